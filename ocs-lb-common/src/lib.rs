@@ -1,0 +1,2 @@
+//! The pure core of ocs-lb.
+#![no_std]

@@ -1,0 +1,8 @@
+//! The controller of ocs-lb: policy, health and the operator's view.
+//!
+//! Modules depend on each other in one direction only: `config` makes a
+//! [`model`], `model` knows neither aya nor tokio, and only `datapath` knows
+//! aya.
+
+pub mod config;
+pub mod model;

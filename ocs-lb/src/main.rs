@@ -1,0 +1,3 @@
+//! Entry point of the `ocs-lb` binary.
+
+fn main() {}

@@ -1,0 +1,274 @@
+//! The validated configuration: what the datapath is to do, with every
+//! default resolved and every reference checked.
+//!
+//! Pure values: nothing here knows aya, tokio, a file or a clock.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole of a valid configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// Interfaces the datapath is attached to.
+    pub interfaces: Interfaces,
+    /// Whether VIPs and SNAT addresses are added to interfaces by the controller.
+    pub manage_addresses: bool,
+    /// Clusters in the order of the file; the index is the cluster's id.
+    pub clusters: Vec<Cluster>,
+    /// Sizes of the datapath's tables.
+    pub tables: Tables,
+    /// Time between two sweeps of the flow table.
+    pub sweep_interval: Duration,
+    /// Runtime sockets.
+    pub admin: Vec<AdminSocket>,
+    /// Where metrics are served; `None` is off.
+    pub metrics: Option<SocketAddr>,
+    /// The controller's own log.
+    pub log: Log,
+}
+
+/// Which interfaces carry served traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interfaces {
+    /// Those that carry VIPs, SNAT addresses and routes to backends.
+    Auto,
+    /// Exactly these.
+    Listed(Vec<Interface>),
+}
+
+/// One interface by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Kernel name, at most 15 bytes.
+    pub name: String,
+    /// How the program is attached.
+    pub mode: AttachMode,
+}
+
+/// How an XDP program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachMode {
+    /// Native, or generic where the driver has no XDP.
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the stack, after the socket buffer exists.
+    Generic,
+}
+
+/// One pool of backends with everything that applies to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Unique name.
+    pub name: String,
+    /// Virtual addresses.
+    pub vips: Vec<Vip>,
+    /// Served TCP ports, ascending by `listen`.
+    pub ports: Vec<Port>,
+    /// How a new flow without a sticky entry finds its backend.
+    pub balance: Balance,
+    /// Source stickiness; `None` is off.
+    pub sticky: Option<Sticky>,
+    /// Source addresses and ports towards the backends.
+    pub snat: Snat,
+    /// Flows the cluster may hold at once.
+    pub max_connections: u32,
+    /// What happens to a new connection that cannot be served.
+    pub refuse: Refuse,
+    /// What happens to packets for an unserved port of a VIP.
+    pub unserved: Unserved,
+    /// What happens to non-SYN packets of no known flow.
+    pub unknown: Unknown,
+    /// When flows end by time.
+    pub timeouts: Timeouts,
+    /// Backends in the order of the file; the index is the backend's slot.
+    pub backends: Vec<Backend>,
+}
+
+/// A virtual address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vip {
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length where the long form gave one.
+    pub prefix: Option<u8>,
+    /// Interface where the long form gave one.
+    pub interface: Option<String>,
+}
+
+/// A served port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// Port on the VIP, host order.
+    pub listen: u16,
+    /// Port on the backend, host order; equal to `listen` unless the file maps it.
+    pub target: u16,
+}
+
+/// The algorithm of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Fewest flows for its weight.
+    LeastConn,
+    /// In turn, by weight.
+    RoundRobin,
+}
+
+/// Source stickiness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sticky {
+    /// Entries of the table.
+    pub size: u32,
+    /// Life of an entry after its last use.
+    pub expire: Duration,
+}
+
+/// Where the source addresses towards backends come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Snat {
+    /// The host's own address towards each backend, outside its ephemeral ports.
+    Auto,
+    /// A pool.
+    Pool {
+        /// Addresses, at least one.
+        addresses: Vec<IpAddr>,
+        /// First and last port, both included; never below 1024.
+        ports: (u16, u16),
+    },
+}
+
+/// How one kind of refusal looks to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefuseAction {
+    /// Silence: the client retransmits.
+    Drop,
+    /// A RST.
+    Reset,
+}
+
+/// What a refused client meets, by cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refuse {
+    /// The cluster is at `max_connections`.
+    pub limit: RefuseAction,
+    /// No SNAT port is free.
+    pub snat: RefuseAction,
+    /// The source is not allowed.
+    pub deny: RefuseAction,
+    /// No backend is ready.
+    pub no_backend: RefuseAction,
+}
+
+/// Packets to ports of a VIP that no cluster serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unserved {
+    /// Pass while the VIP is an address of this host.
+    Auto,
+    /// To the host's stack.
+    Pass,
+    /// Answered with a RST.
+    Reset,
+    /// Dropped.
+    Drop,
+}
+
+/// Packets of served ports that belong to no flow and open none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Answered with a RST.
+    Reset,
+    /// Dropped.
+    Drop,
+    /// To the host's stack.
+    Pass,
+}
+
+/// When flows end by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a flow that is not established yet.
+    pub connect: Duration,
+    /// Idle time of an established flow: the smaller of client and server.
+    pub client: Duration,
+    /// See `client`.
+    pub server: Duration,
+    /// Idle time once one side has sent a FIN.
+    pub half_closed: Duration,
+}
+
+/// One server of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique within the cluster.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Target port for every listen port, where the file fixes one.
+    pub port: Option<u16>,
+    /// 0 to 256; 0 takes sticky clients only.
+    pub weight: u16,
+    /// Serves only while no other backend is ready.
+    pub backup: bool,
+    /// Health check; `None` is always healthy.
+    pub check: Option<Check>,
+}
+
+/// A health check by TCP connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Check {
+    /// Port on the backend.
+    pub port: u16,
+    /// From the end of a check to the start of the next.
+    pub interval: Duration,
+    /// The same while the state is in transition.
+    pub fast_interval: Option<Duration>,
+    /// The same while down.
+    pub down_interval: Option<Duration>,
+    /// Limit of one check.
+    pub timeout: Duration,
+    /// Successes that bring a backend up.
+    pub rise: u32,
+    /// Failures that take a backend down.
+    pub fall: u32,
+}
+
+/// Sizes of the datapath's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tables {
+    /// Live flows; `None` is the sum of the clusters' limits.
+    pub flows: Option<u32>,
+    /// Half-open flows.
+    pub half_open: u32,
+}
+
+/// A runtime socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminSocket {
+    /// Path of the UNIX socket.
+    pub path: PathBuf,
+    /// File mode.
+    pub mode: u32,
+}
+
+/// The controller's own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// Most detailed level that is written.
+    pub level: LogLevel,
+}
+
+/// Levels of the controller's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Duty not done.
+    Error,
+    /// Degraded, needs looking.
+    Warn,
+    /// State changes.
+    Info,
+    /// For developers.
+    Debug,
+    /// Everything, the datapath's own log included.
+    Trace,
+}
