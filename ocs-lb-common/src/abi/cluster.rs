@@ -1,0 +1,174 @@
+//! Clusters: what the controller decided, and what the datapath counts.
+//!
+//! The two lie in maps of their own, because an update by the controller
+//! replaces a whole value and would take counts back.
+
+/// Backends of one cluster at most.
+pub const MAX_BACKENDS: usize = 256;
+
+/// Index of a backend's record in the array of all backends.
+#[inline(always)]
+pub const fn backend_index(cluster: u16, slot: u16) -> u32 {
+    cluster as u32 * MAX_BACKENDS as u32 + slot as u32
+}
+
+/// The algorithm that finds a backend for a client without a sticky entry.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Fewest flows for its weight.
+    LeastConn = 0,
+    /// In turn, by weight.
+    RoundRobin = 1,
+}
+
+/// How a refusal looks.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefuseAction {
+    /// Silence.
+    Drop = 0,
+    /// A RST.
+    Reset = 1,
+}
+
+/// What becomes of a packet of no flow that opens none.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// A RST, rate-limited.
+    Reset = 0,
+    /// Silence.
+    Drop = 1,
+    /// To the host's stack.
+    Pass = 2,
+}
+
+/// What becomes of a packet to an unserved port of a VIP.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unserved {
+    /// To the host's stack.
+    Pass = 0,
+    /// A RST, rate-limited.
+    Reset = 1,
+    /// Silence.
+    Drop = 2,
+}
+
+/// One backend as the choice sees it; one aligned word, so that the kernel
+/// never reads half of an update.
+#[repr(C, align(4))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Slot {
+    /// Effective weight; 0 takes no client by the algorithm.
+    pub weight: u16,
+    /// [`Slot::STICKY`] or nothing.
+    pub flags: u16,
+}
+
+impl Slot {
+    /// Flag: clients with a sticky entry may come.
+    pub const STICKY: u16 = 1;
+}
+
+/// Policy of one cluster. Written by the controller, read by the datapath.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cluster {
+    /// Number of slots in use.
+    pub backends: u16,
+    /// A [`Balance`].
+    pub balance: u8,
+    /// 1: source stickiness is on.
+    pub sticky: u8,
+    /// Flows the cluster may hold.
+    pub max_connections: u32,
+    /// Life of a sticky entry after its last use, in ticks.
+    pub sticky_expire: u32,
+    /// Life of a half-open flow, in ticks.
+    pub connect_timeout: u32,
+    /// Idle life of an established flow, in ticks.
+    pub idle_timeout: u32,
+    /// Idle life of a half-closed flow, in ticks.
+    pub half_closed_timeout: u32,
+    /// Sum of the slots' weights.
+    pub total_weight: u32,
+    /// Step of roundrobin through the weights; coprime to `total_weight`.
+    pub stride: u32,
+    /// A [`RefuseAction`]: at the limit.
+    pub refuse_limit: u8,
+    /// A [`RefuseAction`]: no SNAT port.
+    pub refuse_snat: u8,
+    /// A [`RefuseAction`]: no backend is ready.
+    pub refuse_no_backend: u8,
+    /// An [`Unknown`].
+    pub unknown: u8,
+    /// Zero.
+    pub pad: u32,
+    /// The backends.
+    pub slots: [Slot; MAX_BACKENDS],
+}
+
+/// Flows of one backend.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Established flows.
+    pub live: u32,
+    /// Half-open flows.
+    pub pending: u32,
+}
+
+/// Counts of one cluster. Written by the datapath only.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterLoad {
+    /// Established flows of all backends.
+    pub live: u32,
+    /// Half-open flows of all backends.
+    pub pending: u32,
+    /// Choices made; rotates ties and roundrobin.
+    pub cursor: u32,
+    /// Zero.
+    pub pad: u32,
+    /// New flows whose client had a usable sticky entry.
+    pub sticky_hits: u64,
+    /// New flows of a sticky cluster whose client had none.
+    pub sticky_misses: u64,
+    /// By backend slot.
+    pub slots: [Load; MAX_BACKENDS],
+    /// Flows ever established, by backend slot.
+    pub connections: [u64; MAX_BACKENDS],
+    /// Bytes client to backend of ended flows, by slot.
+    pub bytes_in: [u64; MAX_BACKENDS],
+    /// Bytes backend to client of ended flows, by slot.
+    pub bytes_out: [u64; MAX_BACKENDS],
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            backends: 0,
+            balance: Balance::LeastConn as u8,
+            sticky: 0,
+            max_connections: 0,
+            sticky_expire: 0,
+            connect_timeout: 0,
+            idle_timeout: 0,
+            half_closed_timeout: 0,
+            total_weight: 0,
+            stride: 1,
+            refuse_limit: RefuseAction::Drop as u8,
+            refuse_snat: RefuseAction::Reset as u8,
+            refuse_no_backend: RefuseAction::Reset as u8,
+            unknown: Unknown::Reset as u8,
+            pad: 0,
+            slots: [Slot::default(); MAX_BACKENDS],
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Slot>() == 4);
+const _: () = assert!(size_of::<Cluster>() == 40 + 4 * MAX_BACKENDS);
+const _: () = assert!(size_of::<ClusterLoad>() == 32 + 32 * MAX_BACKENDS);

@@ -1,0 +1,82 @@
+//! Every type that lies in a map: `repr(C)`, fixed width, no implicit padding.
+//!
+//! Integers are in host order unless their type is an address or a
+//! [`Be16`](crate::address::Be16). A byte that holds a choice is a plain `u8`
+//! with a conversion, so that a corrupt map cannot be undefined behaviour.
+//! `docs/maps.md` says who writes and who reads each.
+
+mod backend;
+mod cluster;
+mod flow;
+mod next_hop;
+mod ports;
+mod service;
+mod sticky;
+
+pub use backend::{Backend, SNAT_ADDRESSES};
+pub use cluster::{
+    Balance, Cluster, ClusterLoad, Load, MAX_BACKENDS, RefuseAction, Slot, Unknown, Unserved,
+    backend_index,
+};
+pub use flow::{Flow, FlowKey, REVERSE};
+pub use next_hop::{FIRST_LEARNED, NextHop, NextHopKey};
+pub use ports::{LEAVES, PortMap, SnatKey};
+pub use service::{AddressFlags, Service, ServiceKey};
+pub use sticky::{StickyKey, StickyValue};
+
+/// Version of everything in this module; part of every pin's path.
+pub const ABI_VERSION: u32 = 1;
+
+/// Slots of attached interfaces: the counters hold this many.
+pub const INTERFACE_SLOTS: u32 = 64;
+
+/// Interface indexes are taken modulo this to find a slot.
+pub const INTERFACE_INDEX_MASK: u32 = 4095;
+
+/// `bpf_map_update_elem`: fail with `EEXIST` where the key is there already
+/// (`include/uapi/linux/bpf.h`).
+pub const BPF_NOEXIST: u64 = 1;
+
+#[cfg(feature = "user")]
+#[expect(unsafe_code, reason = "the one place that vouches for plain bytes")]
+mod pod {
+    use super::*;
+    use crate::address::{V4, V6};
+
+    macro_rules! pod {
+        ($($ty:ty),* $(,)?) => {
+            $(
+                // SAFETY: repr(C) of fixed-width integers and byte arrays
+                // without padding; any bit pattern is a value.
+                unsafe impl aya::Pod for $ty {}
+            )*
+        };
+    }
+
+    pod!(
+        V4,
+        V6,
+        FlowKey<V4>,
+        FlowKey<V6>,
+        Flow<V4>,
+        Flow<V6>,
+        Backend<V4>,
+        Backend<V6>,
+        Cluster,
+        ClusterLoad,
+        NextHop,
+        NextHopKey<V4>,
+        NextHopKey<V6>,
+        PortMap,
+        SnatKey<V4>,
+        SnatKey<V6>,
+        ServiceKey<V4>,
+        ServiceKey<V6>,
+        Service,
+        AddressFlags,
+        StickyKey<V4>,
+        StickyKey<V6>,
+        StickyValue,
+        crate::sweep::Report,
+    );
+}

@@ -1,0 +1,135 @@
+//! Step two, for packets of no flow: whose are they?
+
+use crate::abi::{AddressFlags, Service, Unknown, Unserved};
+use crate::verdict::Verdict;
+use crate::wire::Flags;
+
+/// Where a packet of no flow belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// To a served port: it may open a flow.
+    Served(Service),
+    /// It ends here.
+    Ends(Verdict),
+    /// It is to be answered with a RST.
+    Reset,
+}
+
+/// Classifies by the results of the address and the service lookup.
+///
+/// Where an address is a VIP and a SNAT address, an unserved port is the
+/// host's or nobody's; the host answers for its own (design 3.5).
+#[inline(always)]
+pub fn classify(address: Option<AddressFlags>, service: Option<Service>) -> Class {
+    let Some(address) = address else {
+        return Class::Ends(Verdict::NotOurs);
+    };
+    if let Some(service) = service {
+        return Class::Served(service);
+    }
+    if !address.any(AddressFlags::VIP) {
+        return Class::Ends(Verdict::HostSnat);
+    }
+    match address.unserved {
+        u if u == Unserved::Reset as u8 => Class::Reset,
+        u if u == Unserved::Drop as u8 => Class::Ends(Verdict::UnservedDrop),
+        _ => Class::Ends(Verdict::Unserved),
+    }
+}
+
+/// What a packet to a served port means when no flow knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoFlow {
+    /// It opens one.
+    Open,
+    /// It ends here.
+    Ends(Verdict),
+    /// It is to be answered with a RST, so that the client reconnects at once.
+    Reset,
+}
+
+/// A live flow is never re-allocated: only a SYN opens one, everything else
+/// follows the cluster's `unknown`. A RST is never answered (RFC 9293 3.5.2).
+#[inline(always)]
+pub fn without_flow(flags: Flags, unknown: u8) -> NoFlow {
+    if flags.is_open() {
+        return NoFlow::Open;
+    }
+    match unknown {
+        u if u == Unknown::Pass as u8 => NoFlow::Ends(Verdict::UnknownPass),
+        u if u == Unknown::Drop as u8 => NoFlow::Ends(Verdict::UnknownFlow),
+        _ if flags.any(Flags::RST) => NoFlow::Ends(Verdict::UnknownFlow),
+        _ => NoFlow::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(bits: u16, unserved: Unserved) -> Option<AddressFlags> {
+        Some(AddressFlags {
+            bits,
+            unserved: unserved as u8,
+            pad: 0,
+        })
+    }
+
+    #[test]
+    fn classes() {
+        let service = Service {
+            cluster: 3,
+            ..Service::default()
+        };
+        let vip = AddressFlags::VIP;
+        let both = vip | AddressFlags::SNAT;
+        let cases = [
+            (None, None, Class::Ends(Verdict::NotOurs)),
+            (
+                flags(vip, Unserved::Pass),
+                Some(service),
+                Class::Served(service),
+            ),
+            (
+                flags(vip, Unserved::Pass),
+                None,
+                Class::Ends(Verdict::Unserved),
+            ),
+            (flags(vip, Unserved::Reset), None, Class::Reset),
+            (
+                flags(vip, Unserved::Drop),
+                None,
+                Class::Ends(Verdict::UnservedDrop),
+            ),
+            (
+                flags(both, Unserved::Pass),
+                None,
+                Class::Ends(Verdict::Unserved),
+            ),
+            (
+                flags(AddressFlags::SNAT, Unserved::Reset),
+                None,
+                Class::Ends(Verdict::HostSnat),
+            ),
+        ];
+        for (address, service, class) in cases {
+            assert_eq!(classify(address, service), class, "{address:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_syn_opens() {
+        let (syn, ack, rst) = (Flags(Flags::SYN), Flags(Flags::ACK), Flags(Flags::RST));
+        assert_eq!(without_flow(syn, Unknown::Drop as u8), NoFlow::Open);
+        assert_eq!(without_flow(ack, Unknown::Reset as u8), NoFlow::Reset);
+        assert_eq!(
+            without_flow(rst, Unknown::Reset as u8),
+            NoFlow::Ends(Verdict::UnknownFlow),
+            "a reset is never answered with a reset"
+        );
+        assert_eq!(
+            without_flow(ack, Unknown::Pass as u8),
+            NoFlow::Ends(Verdict::UnknownPass)
+        );
+    }
+}

@@ -1,0 +1,364 @@
+//! Tests of the flow state machine.
+
+use super::*;
+use proptest::prelude::*;
+
+const CLIENT: Side = Side {
+    seq_end: 1001,
+    last_ack: 501,
+    window: 1000,
+    scale: 0,
+};
+const SERVER: Side = Side {
+    seq_end: 501,
+    last_ack: 1001,
+    window: 1000,
+    scale: 0,
+};
+
+fn segment(flags: u8, seq: u32, ack: u32) -> Segment {
+    Segment {
+        flags: Flags(flags),
+        seq,
+        ack,
+        window: 1000,
+        payload: 0,
+    }
+}
+
+fn forward(word: StateWord, flags: u8, seq: u32, ack: u32) -> Step {
+    step(
+        word,
+        Direction::Forward,
+        &segment(flags, seq, ack),
+        CLIENT,
+        SERVER,
+    )
+}
+
+fn reverse(word: StateWord, flags: u8, seq: u32, ack: u32) -> Step {
+    step(
+        word,
+        Direction::Reverse,
+        &segment(flags, seq, ack),
+        SERVER,
+        CLIENT,
+    )
+}
+
+fn established() -> StateWord {
+    StateWord::born(7)
+        .with(StateWord::SYN_ACK)
+        .with_phase(Phase::Established)
+}
+
+const SYN: u8 = Flags::SYN;
+const ACK: u8 = Flags::ACK;
+const FIN: u8 = Flags::FIN;
+const RST: u8 = Flags::RST;
+
+#[test]
+fn handshake() {
+    let born = StateWord::born(7);
+    assert_eq!(
+        forward(born, SYN, 1000, 0),
+        Step::Keep,
+        "a SYN retransmission"
+    );
+    let answered = born.with(StateWord::SYN_ACK);
+    assert_eq!(
+        reverse(born, SYN | ACK, 500, 1001),
+        Step::Swap(answered, Count::None)
+    );
+    assert_eq!(
+        reverse(answered, SYN | ACK, 500, 1001),
+        Step::Keep,
+        "a SYN-ACK retransmission"
+    );
+    assert_eq!(
+        forward(answered, ACK, 1001, 501),
+        Step::Swap(established(), Count::Promote)
+    );
+}
+
+#[test]
+fn a_blind_ack_does_not_promote() {
+    let born = StateWord::born(0);
+    assert_eq!(
+        forward(born, ACK, 1001, 501),
+        Step::Keep,
+        "before the server answered"
+    );
+    let answered = born.with(StateWord::SYN_ACK);
+    for ack in [0, 500, 502, 70_000] {
+        assert_eq!(forward(answered, ACK, 1001, ack), Step::Keep, "ack {ack}");
+    }
+    assert_eq!(
+        reverse(born, SYN | ACK, 500, 999),
+        Step::Keep,
+        "a SYN-ACK for another SYN"
+    );
+}
+
+#[test]
+fn a_fin_with_the_first_ack() {
+    let answered = StateWord::born(0).with(StateWord::SYN_ACK);
+    let next = answered
+        .with_phase(Phase::Established)
+        .with(StateWord::CLIENT_FIN);
+    assert_eq!(
+        forward(answered, FIN | ACK, 1001, 501),
+        Step::Swap(next, Count::Promote)
+    );
+}
+
+#[test]
+fn giving_up_while_half_open() {
+    let born = StateWord::born(0);
+    let reset = born.with_phase(Phase::Reset);
+    assert_eq!(
+        forward(born, RST, 1001, 0),
+        Step::Swap(reset, Count::DropPending)
+    );
+    assert_eq!(
+        forward(born, FIN, 1001, 0),
+        Step::Swap(reset, Count::DropPending)
+    );
+    let refused = reset.with(StateWord::SERVER_RESET);
+    assert_eq!(
+        reverse(born, RST | ACK, 0, 1001),
+        Step::Swap(refused, Count::DropPending)
+    );
+    assert_eq!(
+        reverse(born, RST | ACK, 0, 77),
+        Step::Keep,
+        "a RST for another SYN"
+    );
+    assert_eq!(
+        forward(reset, ACK, 1001, 501),
+        Step::Keep,
+        "nothing to revive"
+    );
+}
+
+#[test]
+fn closing_each_way() {
+    let word = established();
+    let client_first = word.with(StateWord::CLIENT_FIN);
+    assert_eq!(
+        forward(word, FIN | ACK, 1001, 501),
+        Step::Swap(client_first, Count::None)
+    );
+    assert_eq!(
+        forward(client_first, FIN | ACK, 1001, 501),
+        Step::Keep,
+        "retransmission"
+    );
+    assert_eq!(
+        reverse(client_first, ACK, 501, 1002),
+        Step::Keep,
+        "half-closed data"
+    );
+    let closed = client_first
+        .with(StateWord::SERVER_FIN)
+        .with_phase(Phase::Closed);
+    assert_eq!(
+        reverse(client_first, FIN | ACK, 501, 1002),
+        Step::Swap(closed, Count::DropLive)
+    );
+    assert_eq!(
+        forward(closed, ACK, 1002, 502),
+        Step::Keep,
+        "the last ACK passes"
+    );
+    assert_eq!(
+        reverse(closed, FIN | ACK, 501, 1002),
+        Step::Keep,
+        "and a late retransmission"
+    );
+    assert_eq!(
+        reverse(closed, RST, 501, 0),
+        Step::Keep,
+        "counted once only"
+    );
+
+    let server_first = word.with(StateWord::SERVER_FIN | StateWord::SERVER_FIRST);
+    assert_eq!(
+        reverse(word, FIN | ACK, 501, 1001),
+        Step::Swap(server_first, Count::None)
+    );
+}
+
+#[test]
+fn a_reset_in_the_window_ends() {
+    let word = established();
+    let reset = word.with_phase(Phase::Reset);
+    assert_eq!(
+        forward(word, RST, 1001, 0),
+        Step::Swap(reset, Count::DropLive)
+    );
+    assert_eq!(
+        reverse(word, RST | ACK, 501, 1001),
+        Step::Swap(reset.with(StateWord::SERVER_RESET), Count::DropLive)
+    );
+    for seq in [1000, 1001 + 65_536, 0x8000_0000] {
+        assert_eq!(forward(word, RST, seq, 0), Step::Keep, "seq {seq}");
+        assert_eq!(forward(word, FIN | ACK, seq, 501), Step::Keep, "seq {seq}");
+    }
+}
+
+#[test]
+fn only_the_accused_side_revives() {
+    let by_client = established().with_phase(Phase::Reset);
+    let by_server = by_client.with(StateWord::SERVER_RESET);
+    let revived = Step::Swap(established(), Count::Revive);
+    assert_eq!(forward(by_client, ACK, 1001, 501), revived);
+    assert_eq!(
+        reverse(by_client, ACK, 501, 1001),
+        Step::Keep,
+        "late server data"
+    );
+    assert_eq!(reverse(by_server, ACK, 501, 1001), revived);
+    assert_eq!(forward(by_server, ACK, 1001, 501), Step::Keep);
+    assert_eq!(
+        forward(by_client, ACK, 900, 501),
+        Step::Keep,
+        "outside the window"
+    );
+    assert_eq!(
+        forward(by_client, RST, 1001, 501),
+        Step::Keep,
+        "a second RST"
+    );
+}
+
+#[test]
+fn syns_on_existing_flows() {
+    assert_eq!(
+        forward(established(), SYN, 5000, 0),
+        Step::Keep,
+        "the server challenges it"
+    );
+    for phase in [Phase::Closed, Phase::Reset, Phase::Dead] {
+        assert_eq!(
+            forward(established().with_phase(phase), SYN, 5000, 0),
+            Step::Replace
+        );
+        assert_ne!(
+            reverse(established().with_phase(phase), SYN, 5000, 0),
+            Step::Replace,
+            "a server opens nothing"
+        );
+    }
+    assert_eq!(
+        forward(established().with_phase(Phase::Dead), ACK, 1001, 501),
+        Step::Gone
+    );
+}
+
+#[test]
+fn a_window_is_scaled() {
+    let receiver = Side {
+        last_ack: 1001,
+        window: 1000,
+        scale: 7,
+        ..Side::default()
+    };
+    assert!(in_window(1001 + 128_000, receiver));
+    assert!(!in_window(1001 + 128_001, receiver));
+    assert!(
+        in_window(
+            10,
+            Side {
+                last_ack: u32::MAX - 5,
+                ..receiver
+            }
+        ),
+        "across the wrap"
+    );
+}
+
+#[test]
+fn a_touch_records_the_sender() {
+    let mut flow: Flow<crate::address::V4> = Flow {
+        state: established(),
+        seq_end: u32::MAX,
+        ..Flow::default()
+    };
+    let data = Segment {
+        flags: Flags(ACK),
+        seq: u32::MAX,
+        ack: 9,
+        window: 3,
+        payload: 10,
+    };
+    touch(&mut flow, Ticks(5), &data, 50, Some(77));
+    assert_eq!((flow.seq_end, flow.last_ack, flow.window), (9, 9, 3));
+    assert_eq!((flow.bytes, flow.packets, flow.timestamp), (50, 1, 77));
+    assert_eq!(flow.last_seen, Ticks(5));
+    touch(
+        &mut flow,
+        Ticks(6),
+        &Segment { payload: 2, ..data },
+        42,
+        None,
+    );
+    assert_eq!(
+        (flow.seq_end, flow.timestamp),
+        (9, 77),
+        "an old segment takes nothing back"
+    );
+}
+
+#[test]
+fn syn_retransmissions_do_not_prolong() {
+    let mut flow: Flow<crate::address::V4> = Flow {
+        state: StateWord::born(0),
+        last_seen: Ticks(1),
+        ..Flow::default()
+    };
+    touch(&mut flow, Ticks(500), &segment(SYN, 1000, 0), 40, None);
+    assert_eq!(flow.last_seen, Ticks(1));
+}
+
+proptest! {
+    /// Any packet sequence: the counts stay consistent with the phase, and
+    /// every flow that was counted can be given back exactly once.
+    #[test]
+    fn counts_follow_the_phase(
+        packets in proptest::collection::vec((any::<bool>(), any::<u8>(), 0u32..3, 0u32..3), 0..60)
+    ) {
+        let (mut word, mut pending, mut live) = (StateWord::born(1), 1i32, 0i32);
+        for (to_backend, bits, seq, ack) in packets {
+            let taken = if to_backend {
+                forward(word, bits, 1000 + seq, 500 + ack)
+            } else {
+                reverse(word, bits, 500 + seq, 1000 + ack)
+            };
+            if let Step::Swap(next, count) = taken {
+                prop_assert_eq!(next.0 >> 16, 1, "the generation stays");
+                word = next;
+                match count {
+                    Count::None => {}
+                    Count::Promote => { pending -= 1; live += 1; }
+                    Count::DropPending => pending -= 1,
+                    Count::DropLive => live -= 1,
+                    Count::Revive => live += 1,
+                }
+            }
+            let expected = match word.phase() {
+                Phase::HalfOpen => (1, 0),
+                Phase::Established => (0, 1),
+                _ => (0, 0),
+            };
+            prop_assert_eq!((pending, live), expected, "{:?}", word);
+        }
+    }
+
+    #[test]
+    fn after_is_a_strict_order_within_half_the_space(a in any::<u32>(), d in 1u32..0x7fff_ffff) {
+        prop_assert!(is_after(a.wrapping_add(d), a));
+        prop_assert!(!is_after(a, a.wrapping_add(d)));
+        prop_assert!(!is_after(a, a));
+    }
+}

@@ -1,0 +1,62 @@
+//! Views on packet bytes: offsets are named once, byte order stays inside.
+//!
+//! A view wraps an array that the frame has proved to be there, so a getter
+//! cannot fail. No policy lives here.
+
+mod ethernet;
+mod ipv4;
+mod ipv6;
+mod tcp;
+
+pub use ethernet::{EtherType, Ethernet, EthernetMut, MacAddress};
+pub use ipv4::{Ipv4, Ipv4Mut};
+pub use ipv6::Ipv6;
+pub use tcp::{Flags, Tcp, TcpMut, timestamp_value, window_scale};
+
+/// An IP protocol number (IANA "Assigned Internet Protocol Numbers").
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IpProto(pub u8);
+
+impl IpProto {
+    /// Transmission Control Protocol.
+    pub const TCP: Self = Self(6);
+}
+
+/// The bytes of one frame, with bounds proved on access.
+///
+/// In the kernel this is the packet between `data` and `data_end`; on the
+/// host, a slice.
+pub trait Frame {
+    /// `N` bytes from `offset`, or `None` where the frame is shorter.
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+
+    /// The same, to be written.
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
+
+    /// Length of the frame in bytes.
+    fn len(&self) -> usize;
+
+    /// Whether there is no byte at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A frame in a slice, for the host.
+#[derive(Debug)]
+pub struct SliceFrame<'a>(pub &'a mut [u8]);
+
+impl Frame for SliceFrame<'_> {
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.0.get(offset..)?.first_chunk()
+    }
+
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        self.0.get_mut(offset..)?.first_chunk_mut()
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
