@@ -1,0 +1,186 @@
+//! One look at everything an operator may ask for: plain values, filled by the
+//! task that owns the maps and rendered by metrics, socket and command line.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole of one look.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Attached interfaces.
+    pub interfaces: Vec<InterfaceView>,
+    /// Clusters in the order of the configuration.
+    pub clusters: Vec<ClusterView>,
+    /// SNAT ports in use, by destination.
+    pub snat: Vec<SnatView>,
+    /// Maps and their use.
+    pub maps: Vec<MapView>,
+    /// The last sweep.
+    pub sweep: SweepView,
+}
+
+/// One attached interface.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct InterfaceView {
+    /// Kernel name.
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    /// Packets by verdict label, forwarded ones.
+    pub forwarded: BTreeMap<String, u64>,
+    /// Packets by reason, left to the host.
+    pub passed: BTreeMap<String, u64>,
+    /// Packets by reason, dropped.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// Name.
+    pub name: String,
+    /// Flows it may hold.
+    pub max_connections: u32,
+    /// Established flows, as the datapath counts them.
+    pub live: u32,
+    /// Half-open flows, as the datapath counts them.
+    pub pending: u32,
+    /// New flows whose client had a usable sticky entry.
+    pub sticky_hits: u64,
+    /// New flows of a sticky cluster whose client had none.
+    pub sticky_misses: u64,
+    /// Backends in the order of the configuration.
+    pub backends: Vec<BackendView>,
+}
+
+/// One backend.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BackendView {
+    /// Name.
+    pub name: String,
+    /// Address and, where the file fixes one, port.
+    pub address: String,
+    /// Serves only while no other is ready.
+    pub backup: bool,
+    /// `up`, `down`, or `no check`.
+    pub state: String,
+    /// Whether it takes new clients now.
+    pub ready: bool,
+    /// Weight by configuration.
+    pub weight: u16,
+    /// Weight that the datapath uses now.
+    pub effective_weight: u16,
+    /// Established flows, as the datapath counts them.
+    pub live: u32,
+    /// Half-open flows, as the datapath counts them.
+    pub pending: u32,
+    /// Flows ever established.
+    pub connections: u64,
+    /// Bytes client to backend, ended flows only.
+    pub bytes_in: u64,
+    /// Bytes backend to client, ended flows only.
+    pub bytes_out: u64,
+    /// Health checks by result; `ok` or the kind of failure.
+    pub checks: BTreeMap<String, u64>,
+    /// What the last check said.
+    pub last_check: String,
+}
+
+/// SNAT ports towards one backend and port.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SnatView {
+    /// Cluster's name.
+    pub cluster: String,
+    /// SNAT address.
+    pub address: String,
+    /// Backend's name.
+    pub backend: String,
+    /// Port on the backend.
+    pub port: u16,
+    /// Ports in use.
+    pub used: u32,
+    /// Ports in all.
+    pub limit: u32,
+}
+
+/// One map.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct MapView {
+    /// Kernel name.
+    pub name: String,
+    /// Entries in use, where it is known without a walk.
+    pub entries: Option<u64>,
+    /// Entries at most.
+    pub capacity: u64,
+    /// Memory it locks, in bytes, as the kernel accounts it.
+    pub bytes: u64,
+}
+
+/// The last sweep of the flow map.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SweepView {
+    /// Wall clock of its end, seconds since 1970.
+    pub timestamp: f64,
+    /// How long it took, in seconds.
+    pub duration: f64,
+    /// Entries it saw, both directions.
+    pub entries: u64,
+    /// Half-open flows.
+    pub half_open: u64,
+    /// Established flows.
+    pub established: u64,
+    /// Flows whose entries rest after their end.
+    pub resting: u64,
+}
+
+/// One flow, as `show flows` lists it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FlowView {
+    /// Cluster's name.
+    pub cluster: String,
+    /// Client address.
+    pub client: IpAddr,
+    /// Client port.
+    pub client_port: u16,
+    /// VIP.
+    pub vip: IpAddr,
+    /// Port on the VIP.
+    pub vip_port: u16,
+    /// SNAT address.
+    pub snat: IpAddr,
+    /// SNAT port.
+    pub snat_port: u16,
+    /// Backend's name.
+    pub backend: String,
+    /// Backend address.
+    pub backend_address: IpAddr,
+    /// Port on the backend.
+    pub backend_port: u16,
+    /// `half-open`, `established`, `half-closed`, `closed`, `reset` or `dead`.
+    pub state: String,
+    /// Seconds since the last packet of either side.
+    pub idle: f64,
+    /// Bytes client to backend.
+    pub bytes_in: u64,
+    /// Bytes backend to client.
+    pub bytes_out: u64,
+    /// Packets client to backend.
+    pub packets_in: u32,
+    /// Packets backend to client.
+    pub packets_out: u32,
+}
+
+/// One sticky entry, as `show sticky` lists it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StickyView {
+    /// Cluster's name.
+    pub cluster: String,
+    /// Client address.
+    pub client: IpAddr,
+    /// Backend's name.
+    pub backend: String,
+    /// Seconds until it expires; negative where it has.
+    pub expires_in: f64,
+}
