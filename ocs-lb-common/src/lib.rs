@@ -14,6 +14,7 @@ pub mod address;
 pub mod checksum;
 pub mod classify;
 pub mod parse;
+pub mod rate;
 pub mod reset;
 pub mod select;
 pub mod snat;

@@ -2,81 +2,125 @@
 
 use crate::abi::{Balance, Cluster, Load, MAX_BACKENDS, Slot, StickyValue};
 
-/// The slot that takes a client by the cluster's algorithm.
-///
-/// `load` reads a slot's counts, `cursor` is the number of choices made
-/// before. `None`: no slot has a weight, so no backend is ready.
-#[inline(always)]
-pub fn select(cluster: &Cluster, cursor: u32, load: impl Fn(usize) -> Load) -> Option<u16> {
-    if cluster.balance == Balance::RoundRobin as u8 {
-        round_robin(cluster, cursor)
-    } else {
-        least_connections(cluster, cursor, load)
-    }
+/// A search for the slot that takes a client by the cluster's algorithm. The
+/// caller repeats [`Scan::step`] up to [`Scan::steps`] times, with whatever
+/// loop its surroundings allow.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scan {
+    best_count: u64,
+    best_weight: u64,
+    /// The best slot so far plus one; 0 is none.
+    best: u32,
+    round_robin: u32,
+    start: u32,
+    len: u32,
+    /// Roundrobin: weight still to pass over.
+    rest: u32,
+    pad: u32,
 }
 
-/// Fewest flows for its weight; the first slot from the cursor on wins a tie,
-/// so ties rotate.
-///
-/// Live and half-open flows count. Compares `count x other's weight`, so there
-/// is no division. Exact when arrivals are serial; CPUs that choose at the
-/// same instant may each be off by one.
-#[inline(always)]
-fn least_connections(cluster: &Cluster, cursor: u32, load: impl Fn(usize) -> Load) -> Option<u16> {
-    let len = cluster.backends as u32;
-    if len == 0 {
-        return None;
-    }
-    let start = cursor % len;
-    let mut best: Option<(u16, u64, u64)> = None;
-    for step in 0..MAX_BACKENDS as u32 {
-        if step >= len {
-            break;
-        }
-        let mut at = start + step;
-        if at >= len {
-            at -= len;
-        }
-        let at = (at as usize) & (MAX_BACKENDS - 1);
-        let weight = cluster.slots[at].weight as u64;
-        if weight == 0 {
-            continue;
-        }
-        let load = load(at);
-        let count = load.live as u64 + load.pending as u64;
-        let better = match best {
-            None => true,
-            Some((_, best_count, best_weight)) => count * best_weight < best_count * weight,
+impl Scan {
+    /// A search after `cursor` choices made before.
+    #[inline(always)]
+    pub fn new(cluster: &Cluster, cursor: u32) -> Self {
+        let len = cluster.backends as u32;
+        let mut scan = Self {
+            best_count: 0,
+            best_weight: 0,
+            best: 0,
+            round_robin: u32::from(cluster.balance == Balance::RoundRobin as u8),
+            start: 0,
+            len,
+            rest: 0,
+            pad: 0,
         };
-        if better {
-            best = Some((at as u16, count, weight));
+        if scan.round_robin != 0 {
+            if cluster.total_weight == 0 {
+                scan.len = 0;
+            } else {
+                let total = cluster.total_weight as u64;
+                scan.rest = (cursor as u64 * cluster.stride as u64 % total) as u32;
+            }
+        } else if len != 0 {
+            // The first slot from the cursor on wins a tie, so ties rotate.
+            scan.start = cursor % len;
+        }
+        scan
+    }
+
+    /// How many steps the search takes at most.
+    #[inline(always)]
+    pub const fn steps(&self) -> u32 {
+        self.len
+    }
+
+    /// The slot that a step looks at.
+    #[inline(always)]
+    pub const fn index(&self, step: u32) -> usize {
+        let at = self.start.wrapping_add(step);
+        let at = if at >= self.len {
+            at.wrapping_sub(self.len)
+        } else {
+            at
+        };
+        at as usize & (MAX_BACKENDS - 1)
+    }
+
+    /// Looks at slot `at`, that of [`Scan::index`]; whether the search is over.
+    #[inline(always)]
+    pub fn step(&mut self, at: usize, slot: Slot, load: Load) -> bool {
+        let at = at as u32;
+        let weight = slot.weight as u64;
+        if self.round_robin != 0 {
+            // In turn, by weight: every run of `total_weight` choices gives
+            // each slot exactly its weight; the stride spreads a heavy slot
+            // over the run.
+            if (self.rest as u64) < weight {
+                self.best = at + 1;
+                return true;
+            }
+            self.rest -= weight as u32;
+            return false;
+        }
+        // Fewest flows, live and half-open, for its weight; compared as
+        // `count x other's weight`, without a division. Exact when arrivals
+        // are serial; CPUs that choose at the same instant may each be off by
+        // one.
+        let count = load.live as u64 + load.pending as u64;
+        let better = self.best == 0 || count * self.best_weight < self.best_count * weight;
+        if weight != 0 && better {
+            self.best = at + 1;
+            self.best_count = count;
+            self.best_weight = weight;
+        }
+        false
+    }
+
+    /// The slot found. `None`: no slot has a weight, so no backend is ready.
+    #[inline(always)]
+    pub const fn slot(&self) -> Option<u16> {
+        if self.best == 0 {
+            None
+        } else {
+            Some((self.best - 1) as u16)
         }
     }
-    best.map(|(slot, _, _)| slot)
 }
 
-/// In turn, by weight: every run of `total_weight` choices gives each slot
-/// exactly its weight. The stride spreads a heavy slot over the run.
-#[inline(always)]
-fn round_robin(cluster: &Cluster, cursor: u32) -> Option<u16> {
-    if cluster.total_weight == 0 {
-        return None;
-    }
-    let mut rest = (cursor as u64 * cluster.stride as u64 % cluster.total_weight as u64) as u32;
-    for at in 0..MAX_BACKENDS {
-        if at >= cluster.backends as usize {
+/// The slot that takes a client, by a plain loop. `load` reads a slot's counts.
+pub fn select(cluster: &Cluster, cursor: u32, load: impl Fn(usize) -> Load) -> Option<u16> {
+    let mut scan = Scan::new(cluster, cursor);
+    for step in 0..scan.steps() {
+        let at = scan.index(step);
+        if scan.step(at, cluster.slots[at], load(at)) {
             break;
         }
-        let weight = cluster.slots[at].weight as u32;
-        if rest < weight {
-            return Some(at as u16);
-        }
-        rest -= weight;
     }
-    None
+    scan.slot()
 }
 
-/// A step for [`round_robin`]: about 0.618 of the total and coprime to it, so
+/// A step for roundrobin: about 0.618 of the total and coprime to it, so
 /// that stepping visits every unit of weight once before it repeats.
 pub const fn stride(total_weight: u32) -> u32 {
     if total_weight < 2 {
@@ -195,7 +239,8 @@ mod tests {
         let entry = |backend, last_used_ns| StickyValue {
             last_used_ns,
             backend,
-            pad: [0; 3],
+            pad: 0,
+            pad2: 0,
         };
         let now = 1000 << 20;
         assert_eq!(sticky(&cluster, None, now), None);

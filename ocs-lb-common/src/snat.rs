@@ -16,9 +16,9 @@ pub const WORDS: usize = TOP + 1;
 const _: () = assert!(core::mem::offset_of!(PortMap, full) == FULL * 8);
 const _: () = assert!(core::mem::offset_of!(PortMap, top) == TOP * 8);
 
-/// Steps of one search: a lost race, a stale hint or a reserved port costs one
-/// each.
-const STEPS: usize = 48;
+/// Steps of one search at most: a lost race, a stale hint or a reserved port
+/// costs one each.
+pub const STEPS: u32 = 256;
 
 /// Access to a [`PortMap`]'s words, by index over all three levels.
 pub trait PortWords {
@@ -30,13 +30,78 @@ pub trait PortWords {
     fn fetch_and(&self, word: usize, bits: u64) -> u64;
 }
 
-/// Claims a free port of `low..=high`, searching from `cursor` on and around.
+/// A search for a free port. The caller repeats [`Search::step`] up to
+/// [`STEPS`] times, with whatever loop its surroundings allow.
 ///
-/// `reserved` says which ports must not be used although they are free, such
-/// as served ports of the same address; they are left claimed for good, so
-/// that each costs one step once. `None`: no port is free (or `STEPS` races
-/// were lost in a row).
-#[inline(always)]
+/// The order of the fields keeps neighbours that start as zero on one aligned
+/// word: the compiler stores them together, and the verifier wants every word
+/// on the stack aligned.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Search {
+    low: u32,
+    high: u32,
+    wrapped: u32,
+    claimed: u32,
+    at: u32,
+}
+
+impl Search {
+    /// A search in `low..=high` that begins at `cursor` and goes around.
+    #[inline(always)]
+    pub fn new(low: u16, high: u16, cursor: u16) -> Self {
+        let (low, high, cursor) = (low as u32, high as u32, cursor as u32);
+        Self {
+            low,
+            high,
+            at: if cursor < low || cursor > high {
+                low
+            } else {
+                cursor
+            },
+            wrapped: 0,
+            claimed: 0,
+        }
+    }
+
+    /// One look; whether the search is over.
+    ///
+    /// `reserved` says which ports must not be used although they are free,
+    /// such as served ports of the same address; they are left claimed for
+    /// good, so that each costs one step once.
+    #[inline(always)]
+    pub fn step(&mut self, words: &impl PortWords, reserved: impl Fn(u16) -> bool) -> bool {
+        match next_free(words, self.at) {
+            Look::Found(port) if port <= self.high => {
+                if take(words, port) && !reserved(port as u16) {
+                    self.claimed = port;
+                    return true;
+                }
+                self.at = port + 1;
+            }
+            Look::Skip(port) if port <= self.high => self.at = port,
+            _ if self.wrapped != 0 => return true,
+            _ => {
+                self.wrapped = 1;
+                self.at = self.low;
+            }
+        }
+        false
+    }
+
+    /// The claimed port. `None`: none is free (or `STEPS` steps were lost).
+    #[inline(always)]
+    pub fn claimed(&self) -> Option<u16> {
+        if self.claimed == 0 {
+            None
+        } else {
+            Some(self.claimed as u16)
+        }
+    }
+}
+
+/// Claims a free port of `low..=high` from `cursor` on and around, with a
+/// plain loop. `None`: none is free.
 pub fn claim(
     words: &impl PortWords,
     low: u16,
@@ -44,32 +109,13 @@ pub fn claim(
     cursor: u16,
     reserved: impl Fn(u16) -> bool,
 ) -> Option<u16> {
-    let (low, high) = (low as u32, high as u32);
-    let mut at = if cursor as u32 > high || (cursor as u32) < low {
-        low
-    } else {
-        cursor as u32
-    };
-    let mut wrapped = false;
+    let mut search = Search::new(low, high, cursor);
     for _ in 0..STEPS {
-        match next_free(words, at) {
-            Search::Found(port) if port <= high => {
-                if take(words, port) && !reserved(port as u16) {
-                    return Some(port as u16);
-                }
-                at = port + 1;
-            }
-            Search::Skip(port) if port <= high => at = port,
-            _ => {
-                if wrapped {
-                    return None;
-                }
-                wrapped = true;
-                at = low;
-            }
+        if search.step(words, &reserved) {
+            break;
         }
     }
-    None
+    search.claimed()
 }
 
 /// Frees a port. The caller owns it.
@@ -81,7 +127,7 @@ pub fn release(words: &impl PortWords, port: u16) {
     words.fetch_and(TOP, !(1 << (leaf >> 6)));
 }
 
-enum Search {
+enum Look {
     /// A port that was free when looked at.
     Found(u32),
     /// Nothing here; go on at this port.
@@ -92,28 +138,28 @@ enum Search {
 
 /// The lowest free port from `at` on, as far as one look at each level tells.
 #[inline(always)]
-fn next_free(words: &impl PortWords, at: u32) -> Search {
+fn next_free(words: &impl PortWords, at: u32) -> Look {
     let leaf = (at >> 6) as usize & (LEAVES - 1);
     let free = !words.load(leaf) & (u64::MAX << (at & 63));
     if free != 0 {
-        return Search::Found((leaf as u32) << 6 | free.trailing_zeros());
+        return Look::Found((leaf as u32) << 6 | free.trailing_zeros());
     }
     let group = leaf >> 6;
     let open = !words.load(FULL + group) & above(leaf as u32 & 63);
     if open != 0 {
-        return Search::Skip(((group as u32) << 6 | open.trailing_zeros()) << 6);
+        return Look::Skip(((group as u32) << 6 | open.trailing_zeros()) << 6);
     }
     let open = !words.load(TOP) & above(group as u32) & 0xffff;
     if open == 0 {
-        return Search::End;
+        return Look::End;
     }
     let group = open.trailing_zeros() as usize & 15;
     let open = !words.load(FULL + group);
     if open == 0 {
         // The hint of the top word is late.
-        return Search::Skip((group as u32 + 1) << 12);
+        return Look::Skip((group as u32 + 1) << 12);
     }
-    Search::Skip(((group as u32) << 6 | open.trailing_zeros()) << 6)
+    Look::Skip(((group as u32) << 6 | open.trailing_zeros()) << 6)
 }
 
 /// All bits above `bit`, which is below 64.

@@ -5,5 +5,6 @@
 //! aya.
 
 pub mod config;
+pub mod datapath;
 pub mod model;
 pub mod snapshot;

@@ -136,6 +136,12 @@ pub struct ClusterLoad {
     pub sticky_hits: u64,
     /// New flows of a sticky cluster whose client had none.
     pub sticky_misses: u64,
+    /// New connections refused at `max_connections`.
+    pub refused_limit: u64,
+    /// New connections refused for want of a SNAT port.
+    pub refused_snat: u64,
+    /// New connections refused for want of a ready backend.
+    pub refused_no_backend: u64,
     /// By backend slot.
     pub slots: [Load; MAX_BACKENDS],
     /// Flows ever established, by backend slot.
@@ -171,4 +177,4 @@ impl Default for Cluster {
 
 const _: () = assert!(size_of::<Slot>() == 4);
 const _: () = assert!(size_of::<Cluster>() == 40 + 4 * MAX_BACKENDS);
-const _: () = assert!(size_of::<ClusterLoad>() == 32 + 32 * MAX_BACKENDS);
+const _: () = assert!(size_of::<ClusterLoad>() == 56 + 32 * MAX_BACKENDS);

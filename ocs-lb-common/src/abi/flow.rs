@@ -29,7 +29,9 @@ pub struct FlowKey<A> {
     /// IP protocol number.
     pub proto: u8,
     /// Zero; the kernel compares it.
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// Zero, as well.
+    pub pad2: u16,
 }
 
 impl<A: Address> FlowKey<A> {
@@ -42,7 +44,8 @@ impl<A: Address> FlowKey<A> {
             source_port,
             destination_port,
             proto: IpProto::TCP.0,
-            pad: [0; 3],
+            pad: 0,
+            pad2: 0,
         }
     }
 
@@ -56,6 +59,7 @@ impl<A: Address> FlowKey<A> {
             destination_port: self.source_port,
             proto: self.proto,
             pad: self.pad,
+            pad2: self.pad2,
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod backend;
 mod cluster;
+mod event;
 mod flow;
 mod next_hop;
 mod ports;
@@ -18,6 +19,7 @@ pub use cluster::{
     Balance, Cluster, ClusterLoad, Load, MAX_BACKENDS, RefuseAction, Slot, Unknown, Unserved,
     backend_index,
 };
+pub use event::{Event, Settings};
 pub use flow::{Flow, FlowKey, REVERSE};
 pub use next_hop::{FIRST_LEARNED, NextHop, NextHopKey};
 pub use ports::{LEAVES, PortMap, SnatKey};
@@ -64,6 +66,8 @@ mod pod {
         Backend<V6>,
         Cluster,
         ClusterLoad,
+        Event,
+        Settings,
         NextHop,
         NextHopKey<V4>,
         NextHopKey<V6>,
@@ -78,5 +82,6 @@ mod pod {
         StickyKey<V6>,
         StickyValue,
         crate::sweep::Report,
+        crate::rate::Budget,
     );
 }

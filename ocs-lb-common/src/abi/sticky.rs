@@ -22,7 +22,9 @@ pub struct StickyValue {
     /// Slot of the backend.
     pub backend: u16,
     /// Zero.
-    pub pad: [u16; 3],
+    pub pad: u16,
+    /// Zero.
+    pub pad2: u32,
 }
 
 const _: () = assert!(size_of::<StickyValue>() == 16);

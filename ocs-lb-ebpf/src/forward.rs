@@ -1,0 +1,74 @@
+//! The last step: MAC addresses, and out.
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
+    helpers::generated::bpf_redirect_map,
+};
+use ocs_lb_common::{
+    verdict::{Kind, Verdict},
+    wire::{Ethernet, EthernetMut, Frame},
+};
+
+use crate::{
+    maps::{DEVICES, NEXT_HOPS},
+    packet::XdpFrame,
+};
+
+/// The end of a packet's way: what is counted, and what the kernel does.
+#[derive(Clone, Copy)]
+pub struct Exit {
+    /// What is counted.
+    pub verdict: Verdict,
+    /// An `xdp_action`.
+    pub action: u32,
+}
+
+impl Exit {
+    /// A packet that is not sent.
+    #[inline(always)]
+    pub fn of(verdict: Verdict) -> Self {
+        let action = match verdict.kind() {
+            Kind::Pass => XDP_PASS,
+            Kind::Forward | Kind::Drop => XDP_DROP,
+        };
+        Self { verdict, action }
+    }
+}
+
+/// Sends a translated packet to a next hop.
+#[inline(always)]
+pub fn forward(frame: &mut XdpFrame<'_>, next_hop: u16) -> Exit {
+    let Some(hop) = NEXT_HOPS.get(next_hop as u32) else {
+        return Exit::of(Verdict::Inconsistent);
+    };
+    if hop.valid == 0 {
+        return Exit::of(Verdict::NoNeighbor);
+    }
+    let Some(bytes) = frame.at_mut::<{ Ethernet::LEN }>(0) else {
+        return Exit::of(Verdict::Malformed);
+    };
+    EthernetMut(bytes).set_addresses(&hop.destination, &hop.source);
+    if hop.ifindex == frame.ctx().ingress_ifindex() as u32 {
+        return Exit {
+            verdict: Verdict::Tx,
+            action: XDP_TX,
+        };
+    }
+    // SAFETY: a device map, as the helper wants; without an entry for the
+    // interface it returns the flags, which say drop.
+    let action = unsafe {
+        bpf_redirect_map(
+            (&raw const DEVICES).cast_mut().cast(),
+            hop.ifindex as u64,
+            XDP_DROP as u64,
+        )
+    } as u32;
+    if action == XDP_REDIRECT {
+        Exit {
+            verdict: Verdict::Redirect,
+            action,
+        }
+    } else {
+        Exit::of(Verdict::NoEgress)
+    }
+}

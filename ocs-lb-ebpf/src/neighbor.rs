@@ -1,0 +1,138 @@
+//! The way to a client: one lookup in the kernel's routing table at a flow's
+//! birth; after that the flow holds an index.
+
+use aya_ebpf::{
+    EbpfContext, bindings::bpf_fib_lookup as FibLookup, helpers::generated::bpf_fib_lookup,
+};
+use ocs_lb_common::{
+    abi::{BPF_NOEXIST, Event, FIRST_LEARNED, NextHop, NextHopKey},
+    verdict::Verdict,
+};
+
+use crate::{
+    atomic::add_u32,
+    maps::{CURSOR_NEXT_HOPS, CURSORS, EVENTS, EVENTS_LOST, Family, NEXT_HOPS},
+    packet::XdpFrame,
+};
+
+/// The loopback interface. The lookup is made as if the packet had come in
+/// there: its `forwarding` sysctl alone is on, so the kernel answers fully
+/// while the host does not become a router (design 3.4).
+const LOOPBACK: u32 = 1;
+
+/// Next hops at most: a flow's index has 16 bits.
+const LIMIT: u32 = 65_536;
+
+/// `BPF_FIB_LKUP_RET_NO_NEIGH` (`include/uapi/linux/bpf.h`).
+const NO_NEIGHBOR: i64 = 7;
+
+/// Index of the next hop towards `to`, for packets from `from`.
+#[inline(always)]
+pub fn next_hop_towards<A: Family>(frame: &XdpFrame<'_>, from: A, to: A) -> Result<u16, Verdict> {
+    // SAFETY: plain integers; zero is what the helper wants in what is unused.
+    let mut fib: FibLookup = unsafe { core::mem::zeroed() };
+    fib.family = A::AF;
+    fib.l4_protocol = 6;
+    fib.ifindex = LOOPBACK;
+    fib.__bindgen_anon_3.ipv6_src = from.to_fib();
+    fib.__bindgen_anon_4.ipv6_dst = to.to_fib();
+    // SAFETY: context and parameters are valid for the call.
+    let result = unsafe {
+        bpf_fib_lookup(
+            frame.ctx().as_ptr(),
+            &mut fib,
+            size_of::<FibLookup>() as i32,
+            0,
+        )
+    };
+    // SAFETY: the helper leaves the next hop's address here.
+    let key = NextHopKey {
+        ifindex: fib.ifindex,
+        address: A::from_fib(unsafe { &fib.__bindgen_anon_4.ipv6_dst }),
+    };
+    match result {
+        0 => {}
+        NO_NEIGHBOR => {
+            ask(&key);
+            return Err(Verdict::NoNeighbor);
+        }
+        _ => return Err(Verdict::NoRoute),
+    }
+    let hop = NextHop {
+        destination: fib.dmac,
+        valid: 1,
+        source: fib.smac,
+        pad: 0,
+        ifindex: fib.ifindex,
+        generation: 0,
+    };
+    match A::next_hop_ids().get_ptr(&key) {
+        // SAFETY: a value of the map, written once.
+        Some(id) => refresh(unsafe { *id }, hop),
+        None => learn(&key, hop),
+    }
+}
+
+/// Corrects a known next hop whose addresses changed.
+#[inline(always)]
+fn refresh(id: u32, hop: NextHop) -> Result<u16, Verdict> {
+    let Some(known) = NEXT_HOPS.get(id) else {
+        return Err(Verdict::Inconsistent);
+    };
+    let same = known.valid == 1
+        && known.destination == hop.destination
+        && known.source == hop.source
+        && known.ifindex == hop.ifindex;
+    if !same {
+        let hop = NextHop {
+            generation: known.generation.wrapping_add(1),
+            ..hop
+        };
+        if NEXT_HOPS.set(id, &hop, 0).is_err() {
+            return Err(Verdict::Inconsistent);
+        }
+    }
+    Ok(id as u16)
+}
+
+/// Gives a new neighbour a slot.
+#[inline(always)]
+fn learn<A: Family>(key: &NextHopKey<A>, hop: NextHop) -> Result<u16, Verdict> {
+    let Some(cursor) = CURSORS.get_ptr_mut(CURSOR_NEXT_HOPS) else {
+        return Err(Verdict::Inconsistent);
+    };
+    // SAFETY: a value of the map.
+    if unsafe { core::ptr::read_volatile(cursor) } >= LIMIT - FIRST_LEARNED {
+        return Err(Verdict::NextHopTableFull);
+    }
+    // SAFETY: as above.
+    let id = FIRST_LEARNED + unsafe { add_u32(cursor, 1) };
+    if id >= LIMIT || NEXT_HOPS.set(id, &hop, 0).is_err() {
+        return Err(Verdict::NextHopTableFull);
+    }
+    if A::next_hop_ids().insert(key, &id, BPF_NOEXIST).is_ok() {
+        return Ok(id as u16);
+    }
+    // Another CPU was first; this slot stays unused.
+    match A::next_hop_ids().get_ptr(key) {
+        // SAFETY: a value of the map, written once.
+        Some(id) => Ok(unsafe { *id } as u16),
+        None => Err(Verdict::NextHopTableFull),
+    }
+}
+
+/// Asks the controller to resolve a neighbour.
+#[inline(always)]
+pub fn ask<A: Family>(key: &NextHopKey<A>) {
+    let event = Event {
+        kind: Event::NEIGHBOR_NEEDED,
+        ifindex: key.ifindex,
+        address: key.address.event_bytes(),
+    };
+    if EVENTS.output(&event, 0).is_err()
+        && let Some(lost) = EVENTS_LOST.get_ptr_mut(0)
+    {
+        // SAFETY: a per-CPU value.
+        unsafe { *lost += 1 };
+    }
+}

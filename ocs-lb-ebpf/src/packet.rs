@@ -1,0 +1,59 @@
+//! The one place with raw packet pointers.
+
+use aya_ebpf::{helpers::generated::bpf_xdp_adjust_tail, programs::XdpContext};
+use ocs_lb_common::wire::Frame;
+
+/// The packet of an XDP program.
+pub struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> XdpFrame<'a> {
+    /// The packet of this run.
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+
+    /// Its context.
+    #[inline(always)]
+    pub fn ctx(&self) -> &'a XdpContext {
+        self.ctx
+    }
+
+    /// Cuts the packet to `len` bytes; whether the kernel did. Every reference
+    /// into the packet is gone by then, as this borrows it whole.
+    #[inline(always)]
+    pub fn cut(&mut self, len: usize) -> bool {
+        let delta = len as i32 - self.len() as i32;
+        // SAFETY: the context is that of this run.
+        unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta) == 0 }
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        let start = self.ctx.data() + offset;
+        if start + N > self.ctx.data_end() {
+            return None;
+        }
+        // SAFETY: the bytes lie between data and data_end, as just checked.
+        Some(unsafe { &*(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        let start = self.ctx.data() + offset;
+        if start + N > self.ctx.data_end() {
+            return None;
+        }
+        // SAFETY: as above; `self` is borrowed mutably for as long.
+        Some(unsafe { &mut *(start as *mut [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.data_end() - self.ctx.data()
+    }
+}

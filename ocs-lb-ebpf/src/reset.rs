@@ -1,0 +1,52 @@
+//! Answers with a RST, within their rate.
+
+use ocs_lb_common::{parse::Packet, verdict::Verdict};
+
+use crate::{
+    forward::{Exit, forward},
+    maps::{Family, RESET_BUDGET, SETTINGS},
+    neighbor::next_hop_towards,
+    packet::XdpFrame,
+    time::Now,
+};
+
+/// Turns the packet into the RST that answers it and sends it back.
+#[inline(always)]
+pub fn answer<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) -> Exit {
+    match try_answer(frame, packet, now) {
+        Ok(exit) => exit,
+        Err(verdict) => Exit::of(verdict),
+    }
+}
+
+#[inline(always)]
+fn try_answer<A: Family>(
+    frame: &mut XdpFrame<'_>,
+    packet: &Packet<A>,
+    now: Now,
+) -> Result<Exit, Verdict> {
+    if !packet.key.source.is_client() {
+        return Err(Verdict::IllegalSource);
+    }
+    let limit = SETTINGS
+        .get(0)
+        .map_or(0, |settings| settings.resets_per_cpu);
+    let budget = RESET_BUDGET.get_ptr_mut(0).ok_or(Verdict::Inconsistent)?;
+    // SAFETY: a per-CPU value.
+    if !unsafe { (*budget).take(now.ticks, limit) } {
+        return Err(Verdict::ResetLimited);
+    }
+    let next_hop = next_hop_towards(frame, packet.key.destination, packet.key.source)?;
+    let len = A::write_reset(frame, packet).ok_or(Verdict::Malformed)?;
+    if !frame.cut(len) {
+        return Err(Verdict::Malformed);
+    }
+    let exit = forward(frame, next_hop);
+    Ok(match exit.verdict {
+        Verdict::Tx | Verdict::Redirect => Exit {
+            verdict: Verdict::Answered,
+            ..exit
+        },
+        _ => exit,
+    })
+}

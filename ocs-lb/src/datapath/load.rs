@@ -1,0 +1,209 @@
+//! The eBPF object: sizes set, maps created, programs verified.
+
+use aya::maps::{Array, DevMapHash, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::{RawTracePoint, Xdp};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use ocs_lb_common::abi::{
+    AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, NextHop, NextHopKey, PortMap,
+    Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
+};
+use ocs_lb_common::address::V4;
+use ocs_lb_common::sweep::Report;
+
+use crate::model::bill::Sizes;
+
+static OBJECT: &[u8] = include_bytes_aligned!(env!("OCS_LB_EBPF_OBJECT"));
+
+/// Name of the XDP program.
+pub const XDP: &str = "ocs_lb_xdp";
+/// Name of the sweep.
+pub const SWEEP: &str = "ocs_lb_sweep";
+
+/// Why the datapath could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel refused the object or a map.
+    #[error("the kernel took the eBPF object not: {0}")]
+    Object(#[from] aya::EbpfError),
+    /// The verifier refused a program.
+    #[error("program {name}: {source}")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// Why; with the end of the verifier's log.
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// The object lacks a map or program, or it is of another type.
+    #[error("the eBPF object and this binary do not belong together: {0}")]
+    Mismatch(&'static str),
+    /// A map is not what the binary takes it for.
+    #[error("map {name}: {source}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        source: aya::maps::MapError,
+    },
+}
+
+/// Every map the controller uses.
+#[expect(missing_docs, reason = "docs/maps.md describes each map once")]
+pub struct Maps {
+    pub flows: HashMap<MapData, FlowKey<V4>, Flow<V4>>,
+    pub addresses: HashMap<MapData, V4, AddressFlags>,
+    pub services: HashMap<MapData, ServiceKey<V4>, Service>,
+    pub backends: Array<MapData, Backend<V4>>,
+    pub sticky: HashMap<MapData, StickyKey<V4>, StickyValue>,
+    pub destinations: HashMap<MapData, SnatKey<V4>, u32>,
+    pub next_hop_ids: HashMap<MapData, NextHopKey<V4>, u32>,
+    pub clusters: Array<MapData, Cluster>,
+    pub loads: Array<MapData, ClusterLoad>,
+    pub port_maps: Array<MapData, PortMap>,
+    pub next_hops: Array<MapData, NextHop>,
+    pub devices: DevMapHash<MapData>,
+    pub interfaces: Array<MapData, u32>,
+    pub counters: PerCpuArray<MapData, u64>,
+    pub settings: Array<MapData, Settings>,
+    pub sweep_report: Array<MapData, Report>,
+    pub events_lost: PerCpuArray<MapData, u64>,
+}
+
+/// A loaded datapath: programs verified, maps empty, nothing attached.
+pub struct Loaded {
+    /// Object with its programs.
+    pub ebpf: Ebpf,
+    /// Its maps.
+    pub maps: Maps,
+    /// Events from the datapath.
+    pub events: RingBuf<MapData>,
+    /// Name, entries and locked bytes of every map.
+    pub bill: Vec<MapBill>,
+}
+
+/// What the kernel says a map takes.
+#[derive(Debug, Clone)]
+pub struct MapBill {
+    /// Kernel name.
+    pub name: String,
+    /// Entries at most.
+    pub capacity: u64,
+    /// Locked bytes.
+    pub bytes: u64,
+}
+
+/// Loads the object with tables of the given sizes.
+///
+/// # Errors
+/// [`LoadError`]; nothing stays in the kernel then.
+pub fn load(sizes: &Sizes) -> Result<Loaded, LoadError> {
+    let mut loader = EbpfLoader::new();
+    for (name, entries) in sizes.overrides() {
+        loader.map_max_entries(name, entries);
+    }
+    let mut ebpf = loader.load(OBJECT)?;
+    let bill = bill(&ebpf);
+    let maps = take_maps(&mut ebpf)?;
+    let events = take(&mut ebpf, "EVENTS")?;
+    xdp(&mut ebpf)?
+        .load()
+        .map_err(|source| LoadError::Program {
+            name: XDP,
+            source: Box::new(source),
+        })?;
+    sweep(&mut ebpf)?
+        .load()
+        .map_err(|source| LoadError::Program {
+            name: SWEEP,
+            source: Box::new(source),
+        })?;
+    Ok(Loaded {
+        ebpf,
+        maps,
+        events,
+        bill,
+    })
+}
+
+/// The XDP program of an object.
+///
+/// # Errors
+/// [`LoadError::Mismatch`].
+pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
+    ebpf.program_mut(XDP)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(LoadError::Mismatch(XDP))
+}
+
+/// The sweep of an object.
+///
+/// # Errors
+/// [`LoadError::Mismatch`].
+pub fn sweep(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, LoadError> {
+    ebpf.program_mut(SWEEP)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(LoadError::Mismatch(SWEEP))
+}
+
+fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, LoadError> {
+    Ok(Maps {
+        flows: take(ebpf, "FLOWS4")?,
+        addresses: take(ebpf, "ADDRESSES4")?,
+        services: take(ebpf, "SERVICES4")?,
+        backends: take(ebpf, "BACKENDS4")?,
+        sticky: take(ebpf, "STICKY4")?,
+        destinations: take(ebpf, "DESTINATIONS4")?,
+        next_hop_ids: take(ebpf, "NEXT_HOP_IDS4")?,
+        clusters: take(ebpf, "CLUSTERS")?,
+        loads: take(ebpf, "LOADS")?,
+        port_maps: take(ebpf, "PORT_MAPS")?,
+        next_hops: take(ebpf, "NEXT_HOPS")?,
+        devices: take(ebpf, "DEVICES")?,
+        interfaces: take(ebpf, "INTERFACES")?,
+        counters: take(ebpf, "COUNTERS")?,
+        settings: take(ebpf, "SETTINGS")?,
+        sweep_report: take(ebpf, "SWEEP_REPORT")?,
+        events_lost: take(ebpf, "EVENTS_LOST")?,
+    })
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
+where
+    M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(LoadError::Mismatch(name))?;
+    M::try_from(map).map_err(|source| LoadError::Map { name, source })
+}
+
+/// Locked bytes as the kernel accounts them (`/proc/self/fdinfo`, `memlock`).
+fn bill(ebpf: &Ebpf) -> Vec<MapBill> {
+    use aya::maps::Map;
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+
+    let mut rows: Vec<MapBill> = ebpf
+        .maps()
+        .filter_map(|(name, map)| {
+            let data = match map {
+                Map::Array(data)
+                | Map::DevMapHash(data)
+                | Map::HashMap(data)
+                | Map::LruHashMap(data)
+                | Map::PerCpuArray(data)
+                | Map::RingBuf(data) => data,
+                _ => return None,
+            };
+            let fd = data.fd().as_fd().as_raw_fd();
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let field = |key: &str| -> Option<u64> {
+                info.lines()
+                    .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+            };
+            Some(MapBill {
+                name: name.to_owned(),
+                capacity: field("max_entries:")?,
+                bytes: field("memlock:")?,
+            })
+        })
+        .collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    rows
+}

@@ -1,0 +1,3 @@
+//! The only user of aya: the programs and maps in the kernel.
+
+pub mod load;
