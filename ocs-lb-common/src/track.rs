@@ -328,6 +328,15 @@ pub fn start<A: Address>(flow: &mut Flow<A>, segment: &Segment, scale: u8) {
     flow.scale = scale;
 }
 
+/// Marks a flow's forward entry as established by the client's segment: until
+/// now `last_seen` was its birth, and there was no acknowledgment to compare
+/// with.
+#[inline(always)]
+pub fn establish<A: Address>(flow: &mut Flow<A>, now: Ticks, segment: &Segment) {
+    flow.last_seen = now;
+    flow.last_ack = segment.ack;
+}
+
 /// Sequence comparison modulo 2^32 (RFC 9293 section 3.4).
 #[inline(always)]
 const fn is_after(a: u32, b: u32) -> bool {

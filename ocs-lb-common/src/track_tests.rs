@@ -321,6 +321,22 @@ fn syn_retransmissions_do_not_prolong() {
     assert_eq!(flow.last_seen, Ticks(1));
 }
 
+#[test]
+fn the_first_ack_counts_wherever_it_lies() {
+    // A SYN carries no acknowledgment; half of all numbers are "before" its 0.
+    for ack in [1, 0x7fff_ffff, 0x8000_0000, u32::MAX] {
+        let mut flow: Flow<crate::address::V4> = Flow::default();
+        start(&mut flow, &segment(SYN, 1000, 0), 0);
+        establish(&mut flow, Ticks(9), &segment(ACK, 1001, ack));
+        touch(&mut flow, Ticks(9), &segment(ACK, 1001, ack), 40, None);
+        assert_eq!((flow.last_ack, flow.last_seen), (ack, Ticks(9)));
+        assert!(
+            in_window(ack, flow.side()),
+            "the server's next byte is expected"
+        );
+    }
+}
+
 proptest! {
     /// Any packet sequence: the counts stay consistent with the phase, and
     /// every flow that was counted can be given back exactly once.

@@ -4,7 +4,7 @@ use ocs_lb_common::{
     abi::{BPF_NOEXIST, Flow, FlowKey},
     parse::Packet,
     sweep::held,
-    track::{Count, Direction, Phase, StateWord, Step, is_plain, start, step},
+    track::{Count, Direction, Phase, StateWord, Step, establish, is_plain, start, step},
     verdict::Verdict,
     wire::window_scale,
 };
@@ -86,8 +86,7 @@ fn change<A: Family>(
                 } else {
                     other.state = next;
                     if matches!(what, Count::Promote) {
-                        // Until now this was the flow's birth.
-                        entry.last_seen = now.ticks;
+                        establish(entry, now.ticks, &packet.segment);
                     }
                 }
                 count::apply(entry.cluster, entry.backend, what);

@@ -7,6 +7,7 @@ use aya_ebpf::{
 use ocs_lb_common::{
     abi::{BPF_NOEXIST, Event, FIRST_LEARNED, NextHop, NextHopKey},
     verdict::Verdict,
+    wire::{Ethernet, Frame},
 };
 
 use crate::{
@@ -52,10 +53,7 @@ pub fn next_hop_towards<A: Family>(frame: &XdpFrame<'_>, from: A, to: A) -> Resu
     };
     match result {
         0 => {}
-        NO_NEIGHBOR => {
-            ask(&key);
-            return Err(Verdict::NoNeighbor);
-        }
+        NO_NEIGHBOR => return unresolved(frame, &key, to),
         _ => return Err(Verdict::NoRoute),
     }
     let hop = NextHop {
@@ -70,6 +68,45 @@ pub fn next_hop_towards<A: Family>(frame: &XdpFrame<'_>, from: A, to: A) -> Resu
         // SAFETY: a value of the map, written once.
         Some(id) => refresh(unsafe { *id }, hop),
         None => learn(&key, hop),
+    }
+}
+
+/// The kernel has a route, but does not know the neighbour's MAC (any more).
+///
+/// A sender on our own link that the route reaches directly *is* that
+/// neighbour, so its frame tells the MAC; the kernel is asked all the same,
+/// and what it finds replaces this. A gateway's MAC is never taken from a
+/// frame: routers may send from another one than they receive on.
+#[inline(always)]
+fn unresolved<A: Family>(frame: &XdpFrame<'_>, key: &NextHopKey<A>, to: A) -> Result<u16, Verdict> {
+    ask(key);
+    if let Some(id) = A::next_hop_ids().get_ptr(key) {
+        // SAFETY: a value of the map, written once.
+        let id = unsafe { *id };
+        if NEXT_HOPS.get(id).is_some_and(|hop| hop.valid != 0) {
+            return Ok(id as u16);
+        }
+    }
+    let on_link = key.address == to && key.ifindex == frame.ctx().ingress_ifindex() as u32;
+    let Some(bytes) = frame.at::<{ Ethernet::LEN }>(0) else {
+        return Err(Verdict::Malformed);
+    };
+    if !on_link {
+        return Err(Verdict::NoNeighbor);
+    }
+    let header = Ethernet(bytes);
+    let hop = NextHop {
+        destination: header.source(),
+        valid: 1,
+        source: header.destination(),
+        pad: 0,
+        ifindex: key.ifindex,
+        generation: 0,
+    };
+    match A::next_hop_ids().get_ptr(key) {
+        // SAFETY: a value of the map, written once.
+        Some(id) => refresh(unsafe { *id }, hop),
+        None => learn(key, hop),
     }
 }
 

@@ -7,4 +7,6 @@
 pub mod config;
 pub mod datapath;
 pub mod model;
+pub mod neighbor;
+pub mod setup;
 pub mod snapshot;

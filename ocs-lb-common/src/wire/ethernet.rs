@@ -40,6 +40,30 @@ impl Ethernet<'_> {
     /// Length of the header in bytes, without tags.
     pub const LEN: usize = LEN;
 
+    #[inline(always)]
+    const fn address_at(&self, at: usize) -> MacAddress {
+        [
+            self.0[at],
+            self.0[at + 1],
+            self.0[at + 2],
+            self.0[at + 3],
+            self.0[at + 4],
+            self.0[at + 5],
+        ]
+    }
+
+    /// Where the frame goes.
+    #[inline(always)]
+    pub const fn destination(&self) -> MacAddress {
+        self.address_at(field::DESTINATION.start)
+    }
+
+    /// Who sent it on this link.
+    #[inline(always)]
+    pub const fn source(&self) -> MacAddress {
+        self.address_at(field::SOURCE.start)
+    }
+
     /// What the header carries.
     #[inline(always)]
     pub const fn ether_type(&self) -> EtherType {
@@ -71,7 +95,10 @@ mod tests {
 
     #[test]
     fn deconstruct() {
-        assert_eq!(Ethernet(&HEADER).ether_type(), EtherType::IPV4);
+        let header = Ethernet(&HEADER);
+        assert_eq!(header.ether_type(), EtherType::IPV4);
+        assert_eq!(header.destination(), [2, 0, 0, 0, 0, 1]);
+        assert_eq!(header.source(), [2, 0, 0, 0, 0, 2]);
     }
 
     #[test]

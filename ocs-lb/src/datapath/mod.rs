@@ -1,3 +1,10 @@
 //! The only user of aya: the programs and maps in the kernel.
 
+pub mod apply;
+pub mod attach;
+pub mod events;
 pub mod load;
+//pub mod owner;
+pub mod read;
+pub mod sweep;
+pub mod sysctl;

@@ -3,6 +3,9 @@
 //!
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
+pub mod edits;
+pub mod policy;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -240,6 +243,8 @@ pub struct Tables {
     pub flows: Option<u32>,
     /// Half-open flows.
     pub half_open: u32,
+    /// Resets that answer packets of unknown flows, a second.
+    pub resets_per_second: u32,
 }
 
 /// A runtime socket.
@@ -277,10 +282,70 @@ pub mod bill {
     //! stub to be replaced at merge
     pub struct Sizes {
         pub flows: u32,
+        pub port_maps: u32,
     }
     impl Sizes {
+        pub fn of(_m: &super::Model) -> Self {
+            Sizes {
+                flows: 400000,
+                port_maps: 1024,
+            }
+        }
         pub fn overrides(&self) -> Vec<(&'static str, u32)> {
             vec![("FLOWS4", self.flows)]
         }
+    }
+}
+pub mod snat {
+    pub fn auto_range(_l: (u16, u16)) -> (u16, u16) {
+        (1024, 32767)
+    }
+}
+
+/// A cluster for tests: one backend a `(weight, backup)`.
+#[cfg(test)]
+pub(crate) fn test_cluster(backends: &[(u16, bool)]) -> Cluster {
+    let second = Duration::from_secs(1);
+    Cluster {
+        name: "test".into(),
+        vips: vec![Vip {
+            address: IpAddr::from([192, 0, 2, 1]),
+            prefix: None,
+            interface: None,
+        }],
+        ports: vec![Port {
+            listen: 5061,
+            target: 5061,
+        }],
+        balance: Balance::LeastConn,
+        sticky: None,
+        snat: Snat::Auto,
+        max_connections: 100,
+        refuse: Refuse {
+            limit: RefuseAction::Drop,
+            snat: RefuseAction::Reset,
+            deny: RefuseAction::Drop,
+            no_backend: RefuseAction::Reset,
+        },
+        unserved: Unserved::Auto,
+        unknown: Unknown::Reset,
+        timeouts: Timeouts {
+            connect: second * 4,
+            client: second * 1800,
+            server: second * 1800,
+            half_closed: second * 1800,
+        },
+        backends: backends
+            .iter()
+            .enumerate()
+            .map(|(slot, (weight, backup))| Backend {
+                name: format!("b{slot}"),
+                address: IpAddr::from([198, 51, 100, 10 + slot as u8]),
+                port: None,
+                weight: *weight,
+                backup: *backup,
+                check: None,
+            })
+            .collect(),
     }
 }

@@ -1,0 +1,80 @@
+//! What the datapath tells, from its ring buffer.
+
+use std::net::Ipv4Addr;
+
+use aya::maps::{MapData, RingBuf};
+use ocs_lb_common::abi::Event;
+use tokio::io::unix::AsyncFd;
+
+/// A neighbour whose MAC the datapath misses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeighborNeeded {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Its IP address.
+    pub address: Ipv4Addr,
+}
+
+/// The reading end of the ring.
+pub struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Events {
+    /// Takes the ring.
+    ///
+    /// # Errors
+    /// Where the runtime cannot poll it.
+    pub fn new(ring: RingBuf<MapData>) -> std::io::Result<Self> {
+        Ok(Self {
+            ring: AsyncFd::new(ring)?,
+        })
+    }
+
+    /// Waits for events and takes all there are.
+    ///
+    /// # Errors
+    /// The poll's.
+    pub async fn next(&mut self) -> std::io::Result<Vec<NeighborNeeded>> {
+        let mut guard = self.ring.readable_mut().await?;
+        let mut events = Vec::new();
+        while let Some(item) = guard.get_inner_mut().next() {
+            events.extend(decode(&item));
+        }
+        guard.clear_ready();
+        Ok(events)
+    }
+}
+
+/// An event from its bytes; `None` for a kind that this version does not know.
+fn decode(bytes: &[u8]) -> Option<NeighborNeeded> {
+    let word = |at: usize| -> Option<[u8; 4]> { bytes.get(at..at + 4)?.try_into().ok() };
+    if u32::from_ne_bytes(word(0)?) != Event::NEIGHBOR_NEEDED {
+        return None;
+    }
+    Some(NeighborNeeded {
+        ifindex: u32::from_ne_bytes(word(4)?),
+        address: Ipv4Addr::from(word(8)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events() {
+        let mut bytes = [0u8; size_of::<Event>()];
+        bytes[..4].copy_from_slice(&Event::NEIGHBOR_NEEDED.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&7u32.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&[192, 0, 2, 9]);
+        let needed = NeighborNeeded {
+            ifindex: 7,
+            address: Ipv4Addr::new(192, 0, 2, 9),
+        };
+        assert_eq!(decode(&bytes), Some(needed));
+        assert_eq!(decode(&bytes[..8]), None, "too short");
+        bytes[0] = 99;
+        assert_eq!(decode(&bytes), None, "a kind from the future");
+    }
+}

@@ -1,0 +1,367 @@
+//! The task that owns the maps. Everyone else sends it messages.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ocs_lb_common::address::V4;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::events::Events;
+use super::{apply, read, sweep};
+use crate::health::{CheckResult, Fact};
+use crate::model::{Model, policy};
+use crate::neighbor::{Neighbor, Netlink};
+use crate::setup::Running;
+use crate::snapshot::{
+    BackendView, ClusterView, FlowFilter, FlowView, MapView, Snapshot, StickyView, SweepView,
+};
+
+/// What others tell or ask the owner.
+pub enum Message {
+    /// A health check ended.
+    Health(Fact),
+    /// A neighbour's MAC is known.
+    Neighbor(Neighbor),
+    /// Someone wants to see everything.
+    Snapshot(oneshot::Sender<Snapshot>),
+}
+
+/// The way to the owner, for everyone else.
+#[derive(Clone)]
+pub struct Handle {
+    messages: mpsc::Sender<Message>,
+    model: Arc<Model>,
+    flows: u32,
+    sticky: u32,
+}
+
+/// The owner is gone; the process is shutting down.
+#[derive(Debug, thiserror::Error)]
+#[error("the datapath's owner has stopped")]
+pub struct Stopped;
+
+impl Handle {
+    /// Tells the owner something.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn tell(&self, message: Message) -> Result<(), Stopped> {
+        self.messages.send(message).await.map_err(|_| Stopped)
+    }
+
+    /// One look at everything.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Snapshot(reply)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Every flow that passes the filter, as a stream. The walk runs beside
+    /// the owner and stops with the receiver.
+    pub fn flows(&self, filter: FlowFilter) -> mpsc::Receiver<FlowView> {
+        let (sender, receiver) = mpsc::channel(256);
+        let (id, model) = (self.flows, Arc::clone(&self.model));
+        tokio::task::spawn_blocking(move || {
+            let walk = read::flows(id, &model, |view| {
+                !filter.passes(&view) || sender.blocking_send(view).is_ok()
+            });
+            if let Err(error) = walk {
+                tracing::warn!(%error, "flows not listed");
+            }
+        });
+        receiver
+    }
+
+    /// Every sticky entry that passes the filter, as a stream.
+    pub fn sticky(&self, filter: FlowFilter) -> mpsc::Receiver<StickyView> {
+        let (sender, receiver) = mpsc::channel(256);
+        let (id, model) = (self.sticky, Arc::clone(&self.model));
+        tokio::task::spawn_blocking(move || {
+            let walk = read::sticky(id, &model, |view| {
+                !filter.passes_sticky(&view) || sender.blocking_send(view).is_ok()
+            });
+            if let Err(error) = walk {
+                tracing::warn!(%error, "sticky entries not listed");
+            }
+        });
+        receiver
+    }
+}
+
+/// What is known of one backend's health.
+#[derive(Debug, Clone)]
+struct Health {
+    healthy: bool,
+    status: String,
+    last: String,
+    results: BTreeMap<String, u64>,
+    durations: Vec<f64>,
+}
+
+/// The owner's state.
+struct Owner {
+    running: Running,
+    model: Arc<Model>,
+    netlink: Netlink,
+    health: Vec<Vec<Health>>,
+    sweep: SweepView,
+}
+
+/// Starts the owner. It runs until the token is cancelled and then drops the
+/// datapath, which detaches it.
+///
+/// # Errors
+/// Where the runtime cannot poll the events.
+pub fn spawn(
+    mut running: Running,
+    model: Arc<Model>,
+    netlink: Netlink,
+    cancel: CancellationToken,
+) -> anyhow::Result<(Handle, tokio::task::JoinHandle<anyhow::Result<()>>)> {
+    let (sender, receiver) = mpsc::channel(1024);
+    let handle = Handle {
+        messages: sender,
+        model: Arc::clone(&model),
+        flows: running.loaded.ids.flows,
+        sticky: running.loaded.ids.sticky,
+    };
+    let events = Events::new(running.loaded.take_events()?)?;
+    let health = model
+        .clusters
+        .iter()
+        .map(|cluster| {
+            let first = |backend: &crate::model::Backend| Health {
+                healthy: true,
+                status: if backend.check.is_some() { "UP" } else { "no check" }.to_owned(),
+                last: String::new(),
+                results: BTreeMap::new(),
+                durations: Vec::new(),
+            };
+            cluster.backends.iter().map(first).collect()
+        })
+        .collect();
+    let owner = Owner {
+        running,
+        model,
+        netlink,
+        health,
+        sweep: SweepView::default(),
+    };
+    let task = tokio::spawn(owner.run(receiver, events, cancel));
+    Ok((handle, task))
+}
+
+impl Owner {
+    async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+        mut events: Events,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut sweeps = tokio::time::interval(self.model.sweep_interval);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                Some(message) = messages.recv() => self.handle(message)?,
+                needed = events.next() => for neighbor in needed? {
+                    self.resolve(neighbor.ifindex, neighbor.address).await;
+                },
+                _ = sweeps.tick() => self.sweep()?,
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) -> anyhow::Result<()> {
+        match message {
+            Message::Health(fact) => self.health(&fact)?,
+            Message::Neighbor(neighbor) => self.neighbor(&neighbor)?,
+            Message::Snapshot(reply) => {
+                // Who asked may be gone; that is no one's loss.
+                let _ = reply.send(self.snapshot()?);
+            }
+        }
+        Ok(())
+    }
+
+    fn health(&mut self, fact: &Fact) -> anyhow::Result<()> {
+        let id = usize::from(fact.cluster);
+        let Some(health) = self
+            .health
+            .get_mut(id)
+            .and_then(|row| row.get_mut(usize::from(fact.backend)))
+        else {
+            return Ok(());
+        };
+        *health.results.entry(fact.result.label().to_owned()).or_default() += 1;
+        observe(&mut health.durations, fact.duration);
+        health.status.clone_from(&fact.status);
+        health.last = match &fact.result {
+            CheckResult::Ok => format!("ok in {:.1} ms", fact.duration.as_secs_f64() * 1e3),
+            other => other.to_string(),
+        };
+        if health.healthy == fact.healthy {
+            return Ok(());
+        }
+        health.healthy = fact.healthy;
+        let healthy: Vec<bool> = self.health[id].iter().map(|health| health.healthy).collect();
+        let cluster = &self.model.clusters[id];
+        let policy = policy::cluster(cluster, &healthy);
+        apply::set_cluster(&mut self.running.loaded.maps, fact.cluster, &policy)?;
+        let ready = policy::ready(cluster, &healthy);
+        if !ready.contains(&true) {
+            tracing::error!(cluster = cluster.name, "no backend is ready");
+        }
+        Ok(())
+    }
+
+    fn neighbor(&mut self, neighbor: &Neighbor) -> anyhow::Result<()> {
+        let source = self
+            .running
+            .macs
+            .get(&neighbor.ifindex)
+            .copied()
+            .unwrap_or_default();
+        let changed = apply::set_neighbor(
+            &mut self.running.loaded.maps,
+            neighbor.ifindex,
+            neighbor.address,
+            neighbor.mac,
+            source,
+        )?;
+        if changed {
+            tracing::debug!(address = %neighbor.address, "next hop updated");
+        }
+        Ok(())
+    }
+
+    async fn resolve(&self, ifindex: u32, address: Ipv4Addr) {
+        if let Err(error) = self.netlink.probe(ifindex, address).await {
+            tracing::warn!(%address, ifindex, %error, "neighbour not resolved");
+        }
+    }
+
+    fn sweep(&mut self) -> anyhow::Result<()> {
+        let (report, duration) =
+            tokio::task::block_in_place(|| sweep::run(&mut self.running.loaded))?;
+        if report.orphans + report.errors > 0 {
+            tracing::warn!(
+                orphans = report.orphans,
+                errors = report.errors,
+                "the sweep found half-written flows"
+            );
+        }
+        self.sweep = SweepView {
+            timestamp: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0.0, |since| since.as_secs_f64()),
+            duration: duration.as_secs_f64(),
+            entries: report.entries,
+            half_open: report.half_open,
+            established: report.established,
+            resting: report.resting,
+        };
+        Ok(())
+    }
+
+    fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        let maps = &self.running.loaded.maps;
+        let interfaces = self
+            .running
+            .attached
+            .iter()
+            .map(|attached| read::interface(maps, attached))
+            .collect::<Result<_, _>>()?;
+        let clusters = (0..self.model.clusters.len())
+            .map(|id| self.cluster(id))
+            .collect::<anyhow::Result<_>>()?;
+        let mut limits = BTreeMap::new();
+        for (cluster, reach) in self.model.clusters.iter().zip(&self.running.reach) {
+            for (backend, reach) in cluster.backends.iter().zip(reach) {
+                let ports = u32::from(reach.ports.1 - reach.ports.0) + 1;
+                if let std::net::IpAddr::V4(ip) = backend.address {
+                    limits.insert(V4(ip.octets()), ports);
+                }
+            }
+        }
+        let rows = self.running.loaded.bill.iter();
+        Ok(Snapshot {
+            interfaces,
+            clusters,
+            snat: read::snat(maps, &self.model, &limits)?,
+            maps: rows
+                .map(|row| MapView {
+                    name: row.name.clone(),
+                    entries: (row.name == "FLOWS4").then_some(self.sweep.entries),
+                    capacity: row.capacity,
+                    bytes: row.bytes,
+                })
+                .collect(),
+            sweep: self.sweep.clone(),
+            events_lost: read::events_lost(maps)?,
+        })
+    }
+
+    fn cluster(&self, id: usize) -> anyhow::Result<ClusterView> {
+        let cluster = &self.model.clusters[id];
+        let load = read::load(&self.running.loaded.maps, id as u16)?;
+        let healthy: Vec<bool> = self.health[id].iter().map(|health| health.healthy).collect();
+        let policy = policy::cluster(cluster, &healthy);
+        let ready = policy::ready(cluster, &healthy);
+        let backends = cluster
+            .backends
+            .iter()
+            .enumerate()
+            .map(|(slot, backend)| {
+                let health = &self.health[id][slot];
+                BackendView {
+                    name: backend.name.clone(),
+                    address: match backend.port {
+                        Some(port) => format!("{}:{port}", backend.address),
+                        None => backend.address.to_string(),
+                    },
+                    backup: backend.backup,
+                    state: match (&backend.check, health.healthy) {
+                        (None, _) => "no check",
+                        (Some(_), true) => "up",
+                        (Some(_), false) => "down",
+                    }
+                    .to_owned(),
+                    status: health.status.clone(),
+                    ready: ready[slot],
+                    weight: backend.weight,
+                    effective_weight: policy.slots[slot].weight,
+                    live: load.slots[slot].live,
+                    pending: load.slots[slot].pending,
+                    connections: load.connections[slot],
+                    bytes_in: load.bytes_in[slot],
+                    bytes_out: load.bytes_out[slot],
+                    checks: health.results.clone(),
+                    check_durations: health.durations.clone(),
+                    last_check: health.last.clone(),
+                }
+            })
+            .collect();
+        Ok(ClusterView {
+            name: cluster.name.clone(),
+            max_connections: cluster.max_connections,
+            live: load.live,
+            pending: load.pending,
+            sticky_hits: load.sticky_hits,
+            sticky_misses: load.sticky_misses,
+            refused: BTreeMap::from([
+                ("limit".to_owned(), load.refused_limit),
+                ("snat".to_owned(), load.refused_snat),
+                ("no_backend".to_owned(), load.refused_no_backend),
+            ]),
+            backends,
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! From a model and what the network says, to the datapath's maps: pure.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ocs_lb_common::abi::{self, AddressFlags, SNAT_ADDRESSES, Service, ServiceKey, backend_index};
+use ocs_lb_common::address::{Be16, V4};
+
+use super::{Cluster, Model, Unserved};
+
+/// One write to a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MapEdit {
+    /// One of our addresses.
+    Address(V4, AddressFlags),
+    /// A served port.
+    Service(ServiceKey<V4>, Service),
+    /// A backend's record, by [`backend_index`].
+    Backend(u32, abi::Backend<V4>),
+}
+
+/// What the network says of one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// Source addresses for its flows.
+    pub snat: Vec<Ipv4Addr>,
+    /// First and last source port.
+    pub ports: (u16, u16),
+    /// Index of its next hop.
+    pub next_hop: u16,
+}
+
+/// Why a model does not fit this host.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// More addresses than a backend's record holds.
+    #[error("cluster {cluster}: {count} SNAT addresses; allowed: at most {SNAT_ADDRESSES}")]
+    SnatAddresses {
+        /// The cluster.
+        cluster: String,
+        /// How many it has.
+        count: usize,
+    },
+    /// IPv6, which is not wired.
+    #[error("{0} is IPv6, which this version does not serve")]
+    Family(IpAddr),
+}
+
+/// Every write that makes empty maps serve the model. `reach` has a row for
+/// each cluster and an entry for each of its backends.
+///
+/// # Errors
+/// [`PlanError`]: nothing may be written then.
+pub fn plan(
+    model: &Model,
+    reach: &[Vec<Reach>],
+    host: &[Ipv4Addr],
+) -> Result<Vec<MapEdit>, PlanError> {
+    let mut addresses: BTreeMap<V4, AddressFlags> = BTreeMap::new();
+    let mut edits = Vec::new();
+    for (id, (cluster, reach)) in model.clusters.iter().zip(reach).enumerate() {
+        for (slot, (backend, reach)) in cluster.backends.iter().zip(reach).enumerate() {
+            let record = record(cluster, v4(backend.address)?, backend.port, reach)?;
+            edits.push(MapEdit::Backend(
+                backend_index(id as u16, slot as u16),
+                record,
+            ));
+            for snat in &reach.snat {
+                addresses.entry(V4(snat.octets())).or_default().bits |= AddressFlags::SNAT;
+            }
+        }
+        for vip in &cluster.vips {
+            let address = v4(vip.address)?;
+            let flags = addresses.entry(address).or_default();
+            flags.bits |= AddressFlags::VIP;
+            flags.unserved = unserved(cluster.unserved, is_host(address, host)) as u8;
+            for port in &cluster.ports {
+                edits.push(MapEdit::Service(
+                    ServiceKey::tcp(address, Be16::new(port.listen)),
+                    Service {
+                        cluster: id as u16,
+                        target_port: Be16::new(port.target),
+                    },
+                ));
+            }
+        }
+    }
+    // Addresses last: a packet meets a service only once its address is ours.
+    for (address, mut flags) in addresses {
+        if is_host(address, host) {
+            flags.bits |= AddressFlags::HOST;
+        }
+        edits.push(MapEdit::Address(address, flags));
+    }
+    Ok(edits)
+}
+
+fn record(
+    cluster: &Cluster,
+    address: V4,
+    port: Option<u16>,
+    reach: &Reach,
+) -> Result<abi::Backend<V4>, PlanError> {
+    if reach.snat.len() > SNAT_ADDRESSES {
+        return Err(PlanError::SnatAddresses {
+            cluster: cluster.name.clone(),
+            count: reach.snat.len(),
+        });
+    }
+    let mut snat = [V4::default(); SNAT_ADDRESSES];
+    for (to, from) in snat.iter_mut().zip(&reach.snat) {
+        *to = V4(from.octets());
+    }
+    Ok(abi::Backend {
+        address,
+        port: Be16::new(port.unwrap_or(0)),
+        next_hop: reach.next_hop,
+        port_low: reach.ports.0,
+        port_high: reach.ports.1,
+        snat_len: reach.snat.len() as u16,
+        pad: 0,
+        snat,
+    })
+}
+
+fn unserved(unserved: Unserved, is_host: bool) -> abi::Unserved {
+    match unserved {
+        Unserved::Pass => abi::Unserved::Pass,
+        Unserved::Reset => abi::Unserved::Reset,
+        Unserved::Drop => abi::Unserved::Drop,
+        Unserved::Auto if is_host => abi::Unserved::Pass,
+        Unserved::Auto => abi::Unserved::Reset,
+    }
+}
+
+fn is_host(address: V4, host: &[Ipv4Addr]) -> bool {
+    host.contains(&Ipv4Addr::from(address.0))
+}
+
+/// The IPv4 address of an [`IpAddr`].
+///
+/// # Errors
+/// [`PlanError::Family`].
+pub fn v4(address: IpAddr) -> Result<V4, PlanError> {
+    match address {
+        IpAddr::V4(ip) => Ok(V4(ip.octets())),
+        IpAddr::V6(_) => Err(PlanError::Family(address)),
+    }
+}

@@ -1,0 +1,10 @@
+//! Facts about the network around: links, routes, neighbours, from netlink.
+//!
+//! Reads and asks; writes no map. What it finds goes to the task that owns
+//! the maps, as messages.
+
+mod netlink;
+mod watch;
+
+pub use netlink::{Link, Netlink, NetlinkError, Route};
+pub use watch::{Neighbor, watch};

@@ -1,0 +1,71 @@
+//! Changes of neighbours, as they happen.
+
+use std::net::Ipv4Addr;
+
+use futures_util::StreamExt as _;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use rtnetlink::{MulticastGroup, new_multicast_connection};
+use tokio::sync::mpsc;
+
+use super::NetlinkError;
+
+/// A neighbour whose MAC address is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbor {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Its IP address.
+    pub address: Ipv4Addr,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+}
+
+/// Sends every neighbour that becomes known or changes to `facts`, until the
+/// receiver is gone.
+///
+/// An entry that the kernel drops or fails to confirm is no news: the last MAC
+/// known is a better guess than none, and the datapath asks again where it
+/// matters.
+///
+/// # Errors
+/// [`NetlinkError::Socket`].
+pub fn watch(facts: mpsc::Sender<Neighbor>) -> Result<(), NetlinkError> {
+    let (connection, _handle, mut messages) = new_multicast_connection(&[MulticastGroup::Neigh])?;
+    tokio::spawn(connection);
+    tokio::spawn(async move {
+        // The handle keeps the connection alive.
+        let _handle = _handle;
+        while let Some((message, _)) = messages.next().await {
+            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) =
+                message.payload
+                && let Some(neighbor) = neighbor(&message)
+                && facts.send(neighbor).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The neighbour of a message, if it is IPv4 with an Ethernet address.
+pub(super) fn neighbor(message: &NeighbourMessage) -> Option<Neighbor> {
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(*ip),
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = <[u8; 6]>::try_from(bytes.as_slice()).ok();
+            }
+            _ => {}
+        }
+    }
+    let mac = mac.filter(|mac| *mac != [0; 6])?;
+    Some(Neighbor {
+        ifindex: message.header.ifindex,
+        address: address?,
+        mac,
+    })
+}

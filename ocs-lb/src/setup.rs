@@ -1,0 +1,282 @@
+//! From a model and this host's network to a forwarding datapath.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context as _, bail};
+use ocs_lb_common::abi::Settings;
+
+use crate::datapath::apply::{self, NextHops};
+use crate::datapath::attach::{Attached, attach};
+use crate::datapath::load::{Loaded, load};
+use crate::datapath::sysctl::LoopbackForwarding;
+use crate::model::bill::Sizes;
+use crate::model::edits::{Reach, plan};
+use crate::model::snat::auto_range;
+use crate::model::{AttachMode, Cluster, Interfaces, Model, Snat, policy};
+use crate::neighbor::{Link, Netlink, Route};
+
+/// A datapath that forwards; dropping it detaches.
+pub struct Running {
+    /// Programs and maps.
+    pub loaded: Loaded,
+    /// Where they are attached.
+    pub attached: Vec<Attached>,
+    /// Slots of the controller's next hops.
+    pub next_hops: NextHops,
+    /// MAC addresses of our interfaces, by index.
+    pub macs: BTreeMap<u32, [u8; 6]>,
+    /// What the network says of each backend, by cluster and slot.
+    pub reach: Vec<Vec<Reach>>,
+    /// The host's address towards each backend, by cluster and slot.
+    pub sources: Vec<Vec<Ipv4Addr>>,
+    _sysctl: LoopbackForwarding,
+}
+
+/// What netlink said, read once.
+struct Network {
+    links: Vec<Link>,
+    addresses: Vec<(u32, Ipv4Addr)>,
+    routes: Vec<Vec<Route>>,
+}
+
+/// Loads, fills and attaches. Maps are filled before the first program is
+/// attached, so the first packet meets a complete datapath.
+///
+/// # Errors
+/// Whatever is missing, with what to do; nothing stays attached then.
+pub async fn set_up(model: &Model, netlink: &Netlink) -> anyhow::Result<Running> {
+    let network = look(model, netlink).await?;
+    let interfaces = interfaces(model, &network)?;
+    let sizes = Sizes::of(model);
+    let mut loaded = load(&sizes).context("the datapath does not load")?;
+    let mut next_hops = NextHops::default();
+    let reach = reach(model, &network, &mut loaded, &mut next_hops)?;
+    fill(model, &network, &mut loaded, &reach, &sizes)?;
+
+    let macs: BTreeMap<u32, [u8; 6]> = network
+        .links
+        .iter()
+        .map(|link| (link.ifindex, link.mac))
+        .collect();
+    neighbors(netlink, &network, &mut loaded, &macs).await?;
+
+    let sysctl = LoopbackForwarding::enable()
+        .context("net.ipv4.conf.lo.forwarding could not be switched on")?;
+    let mut attached = Vec::new();
+    for (name, ifindex, mode) in interfaces {
+        let one = attach(&mut loaded, &attached, &name, ifindex, mode)?;
+        tracing::info!(interface = name, mode = one.mode, "attached");
+        attached.push(one);
+    }
+    let sources = network
+        .routes
+        .iter()
+        .map(|routes| routes.iter().map(|route| route.source).collect())
+        .collect();
+    Ok(Running {
+        loaded,
+        attached,
+        next_hops,
+        macs,
+        reach,
+        sources,
+        _sysctl: sysctl,
+    })
+}
+
+async fn look(model: &Model, netlink: &Netlink) -> anyhow::Result<Network> {
+    let mut routes = Vec::new();
+    for cluster in &model.clusters {
+        let mut row = Vec::new();
+        for backend in &cluster.backends {
+            let route = netlink
+                .route_to(ipv4(backend.address)?)
+                .await
+                .with_context(|| format!("backend {}/{}", cluster.name, backend.name))?;
+            row.push(route);
+        }
+        routes.push(row);
+    }
+    Ok(Network {
+        links: netlink.links().await?,
+        addresses: netlink.addresses().await?,
+        routes,
+    })
+}
+
+fn ipv4(address: IpAddr) -> anyhow::Result<Ipv4Addr> {
+    match address {
+        IpAddr::V4(ip) => Ok(ip),
+        IpAddr::V6(_) => bail!("{address} is IPv6, which this version does not serve"),
+    }
+}
+
+/// The interfaces to attach to: those of the configuration, or those that
+/// carry VIPs, SNAT addresses and routes to backends.
+fn interfaces(model: &Model, network: &Network) -> anyhow::Result<Vec<(String, u32, AttachMode)>> {
+    let by_name = |name: &str| network.links.iter().find(|link| link.name == name);
+    if let Interfaces::Listed(listed) = &model.interfaces {
+        return listed
+            .iter()
+            .map(|interface| {
+                let link = by_name(&interface.name).with_context(|| {
+                    format!("interfaces: there is no interface {}", interface.name)
+                })?;
+                Ok((link.name.clone(), link.ifindex, interface.mode))
+            })
+            .collect();
+    }
+    let ours: BTreeSet<IpAddr> = model
+        .clusters
+        .iter()
+        .flat_map(|cluster| {
+            let snat = match &cluster.snat {
+                Snat::Auto => &[][..],
+                Snat::Pool { addresses, .. } => addresses,
+            };
+            let vips = cluster.vips.iter().map(|vip| vip.address);
+            vips.chain(snat.iter().copied())
+        })
+        .collect();
+    let mut indexes: BTreeSet<u32> = network
+        .addresses
+        .iter()
+        .filter(|(_, address)| ours.contains(&IpAddr::V4(*address)))
+        .map(|(ifindex, _)| *ifindex)
+        .collect();
+    indexes.extend(network.routes.iter().flatten().map(|route| route.ifindex));
+    let found: Vec<_> = network
+        .links
+        .iter()
+        .filter(|link| indexes.contains(&link.ifindex) && link.name != "lo")
+        .map(|link| (link.name.clone(), link.ifindex, AttachMode::Auto))
+        .collect();
+    if found.is_empty() {
+        bail!(
+            "no interface carries a VIP, a SNAT address or a route to a backend; name them under `interfaces`"
+        );
+    }
+    Ok(found)
+}
+
+/// SNAT addresses, ports and next hop of every backend.
+fn reach(
+    model: &Model,
+    network: &Network,
+    loaded: &mut Loaded,
+    next_hops: &mut NextHops,
+) -> anyhow::Result<Vec<Vec<Reach>>> {
+    let ephemeral = ephemeral_ports()?;
+    let mut rows = Vec::new();
+    for (cluster, routes) in model.clusters.iter().zip(&network.routes) {
+        let mut row = Vec::new();
+        for route in routes {
+            let next_hop = next_hops
+                .slot(&mut loaded.maps, route.ifindex, route.next_hop)?
+                .context("more next hops than the datapath has slots for")?;
+            let (snat, ports) = snat(cluster, route, ephemeral)?;
+            row.push(Reach {
+                snat,
+                ports,
+                next_hop,
+            });
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn snat(
+    cluster: &Cluster,
+    route: &Route,
+    ephemeral: (u16, u16),
+) -> anyhow::Result<(Vec<Ipv4Addr>, (u16, u16))> {
+    match &cluster.snat {
+        Snat::Auto => Ok((vec![route.source], auto_range(ephemeral))),
+        Snat::Pool { addresses, ports } => {
+            let addresses = addresses
+                .iter()
+                .map(|address| ipv4(*address))
+                .collect::<anyhow::Result<_>>()?;
+            Ok((addresses, *ports))
+        }
+    }
+}
+
+/// The ports that the host's own connections use (`ip_local_port_range`).
+///
+/// # Errors
+/// Where the sysctl cannot be read.
+pub fn ephemeral_ports() -> anyhow::Result<(u16, u16)> {
+    let path = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
+    let mut words = text.split_whitespace().map(str::parse::<u16>);
+    match (words.next(), words.next()) {
+        (Some(Ok(low)), Some(Ok(high))) => Ok((low, high)),
+        _ => bail!("{path} has no two ports: {text:?}"),
+    }
+}
+
+fn fill(
+    model: &Model,
+    network: &Network,
+    loaded: &mut Loaded,
+    reach: &[Vec<Reach>],
+    sizes: &Sizes,
+) -> anyhow::Result<()> {
+    let host: Vec<Ipv4Addr> = network.addresses.iter().map(|(_, ip)| *ip).collect();
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?.max(1) as u32;
+    apply::set_settings(
+        &mut loaded.maps,
+        Settings {
+            resets_per_cpu: (model.tables.resets_per_second / cpus).max(1),
+            port_maps: sizes.port_maps,
+        },
+    )?;
+    for (id, cluster) in model.clusters.iter().enumerate() {
+        // A backend is up until its first check fails (HAProxy).
+        let healthy = vec![true; cluster.backends.len()];
+        let policy = policy::cluster(cluster, &healthy);
+        apply::set_cluster(&mut loaded.maps, id as u16, &policy)?;
+    }
+    for edit in plan(model, reach, &host)? {
+        apply::apply(&mut loaded.maps, &edit)?;
+    }
+    Ok(())
+}
+
+/// Has the kernel keep every backend's next hop and every gateway, and tells
+/// the datapath what is known already.
+async fn neighbors(
+    netlink: &Netlink,
+    network: &Network,
+    loaded: &mut Loaded,
+    macs: &BTreeMap<u32, [u8; 6]>,
+) -> anyhow::Result<()> {
+    let mut wanted: BTreeSet<(u32, Ipv4Addr)> = netlink.gateways().await?.into_iter().collect();
+    wanted.extend(
+        network
+            .routes
+            .iter()
+            .flatten()
+            .map(|route| (route.ifindex, route.next_hop)),
+    );
+    for (ifindex, address) in wanted {
+        if let Err(error) = netlink.keep(ifindex, address).await {
+            // Its MAC is learned by health checks and on demand all the same.
+            tracing::warn!(%address, %error, "neighbour not kept by the kernel");
+        }
+    }
+    for neighbor in netlink.neighbors().await? {
+        let source = macs.get(&neighbor.ifindex).copied().unwrap_or_default();
+        apply::set_neighbor(
+            &mut loaded.maps,
+            neighbor.ifindex,
+            neighbor.address,
+            neighbor.mac,
+            source,
+        )?;
+    }
+    Ok(())
+}
