@@ -1,2 +1,76 @@
-//! Workspace commands.
-fn main() {}
+//! Commands of the workspace: `cargo xtask <command>`.
+
+mod bench;
+mod ci;
+mod clean;
+mod host;
+mod lab;
+mod run;
+mod setup;
+mod test;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What cargo alone cannot do.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Installs what the build needs: the eBPF linker and the rust-src component
+    Setup {
+        /// Also the real peers that some tests use (nginx, HAProxy, kamailio ...)
+        #[arg(long)]
+        tools: bool,
+    },
+    /// Runs the lab; with `-- --config FILE`, the balancer on this host
+    Run {
+        /// End after the steps, with exit 1 if one did not do what it should
+        #[arg(long)]
+        once: bool,
+        /// Arguments for the balancer on this host
+        #[arg(last = true)]
+        balancer: Vec<String>,
+    },
+    /// Runs every test that this machine's tools allow
+    Test,
+    /// Runs measures
+    Bench {
+        /// Which; all of them by default
+        names: Vec<String>,
+        /// Also write the figures as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// What CI runs
+    Ci,
+    /// Removes what a killed lab left behind
+    Clean,
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Setup { tools } => setup::setup(tools),
+        Command::Run { once, balancer } if balancer.is_empty() => return lab::lab(once),
+        Command::Run { once: _, balancer } => run::run(&balancer),
+        Command::Test => test::test(),
+        Command::Bench { names, json } => bench::bench(&names, json.as_deref()),
+        Command::Ci => ci::ci(),
+        Command::Clean => clean::clean(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

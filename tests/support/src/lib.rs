@@ -1,1 +1,18 @@
-//! Test support.
+//! Namespaces, links, servers and clients for the lab and the end-to-end
+//! tests.
+//!
+//! Everything lives in anonymous network namespaces that only this process
+//! holds: when it ends, however it ends, the kernel takes them away.
+
+pub mod client;
+pub mod link;
+pub mod netns;
+pub mod proc;
+pub mod relay;
+pub mod server;
+pub mod topology;
+
+/// The twelve ports of the seed.
+pub const PORTS: [u16; 12] = [
+    5060, 5061, 135, 443, 444, 5065, 5069, 5071, 5072, 5073, 5074, 8404,
+];

@@ -1,0 +1,221 @@
+//! Links, addresses and offloads. Every function works in the namespace of
+//! the calling thread.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd as _, RawFd};
+
+use anyhow::{Context as _, bail};
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+/// A connection to rtnetlink, driven by the current runtime.
+fn connect() -> anyhow::Result<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+async fn index(handle: &Handle, name: &str) -> anyhow::Result<u32> {
+    let link = handle
+        .link()
+        .get()
+        .match_name(name.to_owned())
+        .execute()
+        .try_next()
+        .await
+        .with_context(|| name.to_owned())?;
+    match link {
+        Some(link) => Ok(link.header.index),
+        None => bail!("there is no link {name}"),
+    }
+}
+
+/// Makes a bridge.
+///
+/// # Errors
+/// netlink's.
+pub async fn bridge(name: &str) -> anyhow::Result<()> {
+    let handle = connect()?;
+    handle
+        .link()
+        .add(LinkBridge::new(name).build())
+        .execute()
+        .await?;
+    up(name).await
+}
+
+/// Makes a pair: `here` stays, `there` goes to another namespace.
+///
+/// # Errors
+/// netlink's.
+pub async fn veth(here: &str, there: &str, namespace: RawFd) -> anyhow::Result<()> {
+    let handle = connect()?;
+    // A name that cannot be taken here already.
+    let passing = format!("{here}-out");
+    handle
+        .link()
+        .add(LinkVeth::new(here, &passing).build())
+        .execute()
+        .await
+        .with_context(|| format!("veth {here}"))?;
+    let id = index(&handle, &passing).await?;
+    let moved = LinkUnspec::new_with_index(id)
+        .name(there.to_owned())
+        .setns_by_fd(namespace)
+        .build();
+    handle.link().set(moved).execute().await?;
+    Ok(())
+}
+
+/// Puts a link into a bridge.
+///
+/// # Errors
+/// netlink's.
+pub async fn enslave(name: &str, bridge: &str) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let (id, bridge) = (index(&handle, name).await?, index(&handle, bridge).await?);
+    let message = LinkUnspec::new_with_index(id).controller(bridge).build();
+    handle.link().set(message).execute().await?;
+    Ok(())
+}
+
+/// Switches a link on.
+///
+/// # Errors
+/// netlink's.
+pub async fn up(name: &str) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let id = index(&handle, name).await?;
+    handle
+        .link()
+        .set(LinkUnspec::new_with_index(id).up().build())
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Switches a link off.
+///
+/// # Errors
+/// netlink's.
+pub async fn down(name: &str) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let id = index(&handle, name).await?;
+    handle
+        .link()
+        .set(LinkUnspec::new_with_index(id).down().build())
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Adds addresses, each with a /24.
+///
+/// # Errors
+/// netlink's.
+pub async fn addresses(
+    name: &str,
+    addresses: impl IntoIterator<Item = Ipv4Addr>,
+) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let id = index(&handle, name).await?;
+    for address in addresses {
+        handle
+            .address()
+            .add(id, address.into(), 24)
+            .execute()
+            .await
+            .with_context(|| format!("{address} on {name}"))?;
+    }
+    Ok(())
+}
+
+/// Adds a default route.
+///
+/// # Errors
+/// netlink's.
+pub async fn default_route(gateway: Ipv4Addr) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(gateway)
+        .build();
+    handle.route().add(route).execute().await?;
+    Ok(())
+}
+
+/// The MAC address of a link.
+///
+/// # Errors
+/// netlink's.
+pub async fn mac(name: &str) -> anyhow::Result<[u8; 6]> {
+    let handle = connect()?;
+    let links: Vec<_> = handle
+        .link()
+        .get()
+        .match_name(name.to_owned())
+        .execute()
+        .try_collect()
+        .await?;
+    links
+        .iter()
+        .flat_map(|link| &link.attributes)
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok(),
+            _ => None,
+        })
+        .with_context(|| format!("{name} has no MAC address"))
+}
+
+/// Has a veth carry what real wires do: whole checksums and no segments
+/// beyond the MTU; and GRO on, without which a frame that XDP redirects to
+/// its peer is lost in silence.
+///
+/// # Errors
+/// The ioctl's.
+pub fn wire_like(name: &str) -> anyhow::Result<()> {
+    // include/uapi/linux/ethtool.h
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+    const ETHTOOL_SSG: u32 = 0x19;
+    const ETHTOOL_STSO: u32 = 0x1f;
+    const ETHTOOL_SGSO: u32 = 0x24;
+    const ETHTOOL_SGRO: u32 = 0x2c;
+    for (command, value) in [
+        (ETHTOOL_STSO, 0),
+        (ETHTOOL_SGSO, 0),
+        (ETHTOOL_SSG, 0),
+        (ETHTOOL_STXCSUM, 0),
+        (ETHTOOL_SGRO, 1),
+    ] {
+        ethtool(name, command, value).with_context(|| format!("offloads of {name}"))?;
+    }
+    Ok(())
+}
+
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+nix::ioctl_write_ptr_bad!(
+    /// `SIOCETHTOOL` (`include/uapi/linux/sockios.h`).
+    siocethtool,
+    0x8946,
+    nix::libc::ifreq
+);
+
+fn ethtool(name: &str, command: u32, data: u32) -> anyhow::Result<()> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    let mut value = EthtoolValue { command, data };
+    // SAFETY: plain integers and a union of them; zero is a value.
+    let mut request: nix::libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(15)) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: the request names a link and points to a value that outlives
+    // the call.
+    unsafe { siocethtool(socket.as_raw_fd(), &request) }?;
+    Ok(())
+}

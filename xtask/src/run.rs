@@ -1,0 +1,41 @@
+//! `cargo xtask run -- --config FILE`: the balancer on this host.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::bail;
+
+use crate::{host, setup};
+
+/// Builds the balancer.
+///
+/// # Errors
+/// What is missing, or the build's.
+pub fn build() -> anyhow::Result<()> {
+    setup::setup(false)?;
+    host::run(&mut host::cargo(&[
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "ocs-lb",
+    ]))
+}
+
+/// Path of the built balancer.
+pub fn binary() -> std::path::PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| host::root().join("target"), Into::into);
+    target.join("release/ocs-lb")
+}
+
+/// Builds the balancer and becomes it.
+///
+/// # Errors
+/// What is missing, or the build's.
+pub fn run(arguments: &[String]) -> anyhow::Result<()> {
+    host::check()?;
+    build()?;
+    let error = Command::new(binary()).arg("run").args(arguments).exec();
+    bail!("{}: {error}", binary().display())
+}
