@@ -5,6 +5,7 @@
 //! aya.
 
 pub mod config;
+pub mod conflict;
 pub mod datapath;
 pub mod model;
 pub mod neighbor;

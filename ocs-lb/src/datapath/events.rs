@@ -27,7 +27,7 @@ impl Events {
     /// Where the runtime cannot poll it.
     pub fn new(ring: RingBuf<MapData>) -> std::io::Result<Self> {
         Ok(Self {
-            ring: AsyncFd::new(ring)?,
+            ring: AsyncFd::register(ring)?,
         })
     }
 

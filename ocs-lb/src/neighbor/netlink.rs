@@ -3,13 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use rtnetlink::{Handle, IpVersion, NeighbourAddRequest, RouteMessageBuilder};
+use rtnetlink::{Handle, NeighbourAddRequest, RouteMessageBuilder};
 
 use super::watch::{Neighbor, neighbor};
 
@@ -191,7 +192,7 @@ impl Netlink {
             .handle
             .neighbours()
             .get()
-            .set_family(IpVersion::V4)
+            .set_address_family(AddressFamily::Inet)
             .execute()
             .try_collect()
             .await

@@ -4,6 +4,7 @@
 //! Everything lives in anonymous network namespaces that only this process
 //! holds: when it ends, however it ends, the kernel takes them away.
 
+pub mod balancer;
 pub mod client;
 pub mod link;
 pub mod netns;

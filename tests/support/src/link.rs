@@ -219,3 +219,28 @@ fn ethtool(name: &str, command: u32, data: u32) -> anyhow::Result<()> {
     unsafe { siocethtool(socket.as_raw_fd(), &request) }?;
     Ok(())
 }
+
+/// Whether an XDP program is attached to a link.
+///
+/// # Errors
+/// netlink's.
+pub async fn has_xdp(name: &str) -> anyhow::Result<bool> {
+    use rtnetlink::packet_route::link::{LinkXdp, XdpAttached};
+
+    let handle = connect()?;
+    let links: Vec<_> = handle
+        .link()
+        .get()
+        .match_name(name.to_owned())
+        .execute()
+        .try_collect()
+        .await?;
+    Ok(links
+        .iter()
+        .flat_map(|link| &link.attributes)
+        .any(|attribute| {
+            matches!(attribute, LinkAttribute::Xdp(xdp) if xdp.iter().any(|part| {
+                matches!(part, LinkXdp::Attached(mode) if *mode != XdpAttached::None)
+            }))
+        }))
+}

@@ -39,7 +39,7 @@ fn try_lab(once: bool) -> anyhow::Result<bool> {
     if !once && passed {
         stay(&world)?;
     }
-    world.balancer.stop()?;
+    world.balancer.process.stop()?;
     Ok(passed)
 }
 
@@ -65,7 +65,7 @@ fn stay(world: &World) -> anyhow::Result<()> {
     println!(
         "  what it says       {} --socket {} show backends",
         run::binary().display(),
-        world.socket.display()
+        world.balancer.socket.display()
     );
     println!();
     let mut number = 0u8;

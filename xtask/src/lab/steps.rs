@@ -47,7 +47,7 @@ pub fn all(world: &mut World) -> anyhow::Result<bool> {
         let start = Instant::now();
         if let Err(error) = step(world) {
             println!("   FAIL: {error:#}");
-            println!("   the balancer says:\n{}", world.balancer.log());
+            println!("   the balancer says:\n{}", world.balancer.process.log());
             return Ok(false);
         }
         println!("   PASS ({:.1} s)", start.elapsed().as_secs_f64());

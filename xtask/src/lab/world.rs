@@ -1,13 +1,9 @@
 //! What the lab consists of.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use anyhow::Context as _;
 use ocs_lb_test_support::PORTS;
-use ocs_lb_test_support::client::http_get;
-use ocs_lb_test_support::netns::Namespace;
-use ocs_lb_test_support::proc::Process;
+use ocs_lb_test_support::balancer::Balancer;
 use ocs_lb_test_support::server::Server;
 use ocs_lb_test_support::topology::{Arms, SERVERS, Topology};
 
@@ -24,9 +20,7 @@ pub struct World {
     /// In the order of the configuration; `None` is stopped.
     pub servers: [Option<Server>; 3],
     /// The balancer.
-    pub balancer: Process,
-    /// Its runtime socket.
-    pub socket: PathBuf,
+    pub balancer: Balancer,
 }
 
 impl World {
@@ -40,23 +34,13 @@ impl World {
         for (number, server) in servers.iter_mut().enumerate() {
             *server = Some(start_server(&topology, number)?);
         }
-        let socket = scratch.join("admin.sock");
-        let config = scratch.join("config.yaml");
-        let text = format!("{CONFIG}\nadmin:\n  - {{socket: {}}}\n", socket.display());
-        std::fs::write(&config, text).context("configuration")?;
-        let mut command = topology.lb.command(run::binary());
-        command.arg("run").arg("--config").arg(&config);
-        let mut balancer = Process::start(command)?;
-        signals::balancer(balancer.id());
-        let lb = topology.lb.clone();
-        balancer
-            .wait_until(Duration::from_secs(30), |_| is_ready(&lb))
-            .context("the balancer")?;
+        let mut balancer = Balancer::launch(&topology.lb, &run::binary(), CONFIG, scratch)?;
+        signals::balancer(balancer.process.id());
+        balancer.wait_ready()?;
         Ok(Self {
             topology,
             servers,
             balancer,
-            socket,
         })
     }
 
@@ -84,9 +68,4 @@ impl World {
 fn start_server(topology: &Topology, number: usize) -> anyhow::Result<Server> {
     let (name, address) = SERVERS[number];
     Server::start(&topology.servers[number], name, address, &PORTS)
-}
-
-fn is_ready(lb: &Namespace) -> bool {
-    let answer = lb.block_on(|| http_get(([127, 0, 0, 1], 7778).into(), "/readyz"));
-    answer.is_ok_and(|(status, _)| status == 200)
 }

@@ -1,0 +1,182 @@
+//! The host around: what is not served, and what is left behind.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use ocs_lb_test_support::PORTS;
+use ocs_lb_test_support::balancer::Balancer;
+use ocs_lb_test_support::client::connect;
+use ocs_lb_test_support::link;
+use ocs_lb_test_support::server::Server;
+use ocs_lb_test_support::topology::{Arms, SERVERS, Topology, VIP, client, vip};
+
+use crate::world::{Scratch, World, binary, config};
+
+const SEED: &str = "    check: {port: 5061}";
+
+/// Like SSH on the balancer: a connection to an unserved port of the VIP,
+/// open before the program is attached, and another one after.
+#[test]
+#[ignore = "needs root"]
+fn the_hosts_own_traffic_survives_attach() {
+    let topology = Topology::new(Arms::Two).expect("namespaces");
+    let servers: Vec<_> = (0..2)
+        .map(|number| {
+            let (name, address) = SERVERS[number];
+            Server::start(&topology.servers[number], name, address, &PORTS).expect("a server")
+        })
+        .collect();
+    let mut ssh = Server::start(&topology.lb, "ssh", VIP, &[22]).expect("a server");
+    let scratch = Scratch::new();
+    let config = config([1, 1], SEED);
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (attached, is_attached) = std::sync::mpsc::channel::<()>();
+    let session = topology.clients.spawn(move || async move {
+        let mut session = connect(client(0), 0, vip(22)).await?;
+        ready.send(())?;
+        while is_attached.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            session.echo(b"typing").await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        session.echo(b"typing on").await?;
+        session.close().await?;
+        connect(client(1), 0, vip(22)).await?.close().await?;
+        Ok(connect(client(1), 0, vip(443)).await?.server)
+    });
+    is_ready.recv().expect("the session before");
+    let mut balancer =
+        Balancer::start(&topology.lb, &binary(), &config, &scratch.0).expect("the balancer");
+    drop(attached);
+    let served = session.join().expect("no panic").expect("both sessions");
+    assert!(served.starts_with("OCS_Node"), "{served}");
+    ssh.stop().expect("it ran well");
+    balancer.process.stop().expect("it ends");
+    drop(servers);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_end_leaves_nothing() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut world = World::new(&config([1, 1], SEED));
+        let programs = || {
+            world
+                .topology
+                .lb
+                .block_on(|| async {
+                    Ok([link::has_xdp("eth0").await?, link::has_xdp("eth1").await?])
+                })
+                .expect("links")
+        };
+        assert_eq!(programs(), [true, true]);
+        world.balancer.process.signal(signal).expect("it runs");
+        let status = world
+            .balancer
+            .process
+            .wait(Duration::from_secs(10))
+            .expect("it ends");
+        assert!(status.success(), "{signal}: {status}");
+        let programs = world
+            .topology
+            .lb
+            .block_on(|| async { Ok([link::has_xdp("eth0").await?, link::has_xdp("eth1").await?]) })
+            .expect("links");
+        assert_eq!(programs, [false, false], "{signal}");
+        assert!(
+            !world.balancer.socket.exists(),
+            "{signal}: the socket is gone"
+        );
+        let forwarding = world
+            .topology
+            .lb
+            .run(|| {
+                std::fs::read_to_string(
+                    "/proc/thread-self/net/../../../sys/net/ipv4/conf/lo/forwarding",
+                )
+            })
+            .expect("namespace");
+        // Read through the thread's namespace; 0 as before the start.
+        if let Ok(value) = forwarding {
+            assert_eq!(value.trim(), "0", "{signal}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn generic_mode_serves() {
+    let text = format!(
+        "{}interfaces:\n  - {{name: eth0, mode: generic}}\n  - {{name: eth1, mode: generic}}\n",
+        config([1, 1], SEED)
+    );
+    let world = World::new(&text);
+    world
+        .topology
+        .clients
+        .block_on(|| async {
+            for number in 0..20 {
+                let mut session = connect(client(number), 0, vip(5061)).await?;
+                session.echo(b"hello").await?;
+                session.close().await?;
+            }
+            Ok(())
+        })
+        .expect("sessions");
+}
+
+/// A packet of no flow gets a RST, so that its sender reconnects at once.
+#[test]
+#[ignore = "needs root"]
+fn connections_from_before_are_reset() {
+    let mut world = World::new(&config([1, 1], SEED));
+    let clients = world.topology.clients.clone();
+    let mut stream = clients
+        .run(|| {
+            let stream = TcpStream::connect(vip(443)).expect("served");
+            stream
+                .set_read_timeout(Some(Duration::from_secs(3)))
+                .expect("a timeout");
+            stream
+        })
+        .expect("namespace");
+    let mut greeting = [0; 64];
+    assert!(stream.read(&mut greeting).expect("a greeting") > 0);
+    world.balancer.process.stop().expect("it ends");
+    let scratch = Scratch::new();
+    let _again = Balancer::start(
+        &world.topology.lb,
+        &binary(),
+        &config([1, 1], SEED),
+        &scratch.0,
+    )
+    .expect("a fresh balancer, which knows no flow");
+    stream.write_all(b"anyone?").expect("sent");
+    let error = stream.read(&mut greeting).expect_err("a reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+}
+
+/// A listener on a served port of the VIP is named at start.
+#[test]
+#[ignore = "needs root"]
+fn a_listener_on_a_served_port_is_an_error() {
+    let topology = Topology::new(Arms::Two).expect("namespaces");
+    let _listener = topology
+        .lb
+        .run(|| TcpListener::bind((VIP, 443)).expect("the port is free"))
+        .expect("namespace");
+    let scratch = Scratch::new();
+    let mut balancer = Balancer::launch(&topology.lb, &binary(), &config([1, 1], SEED), &scratch.0)
+        .expect("starts");
+    let status = balancer
+        .process
+        .wait(Duration::from_secs(10))
+        .expect("it ends");
+    assert_eq!(status.code(), Some(1), "{}", balancer.process.log());
+    assert!(
+        balancer.process.log().contains("192.0.2.1:443"),
+        "{}",
+        balancer.process.log()
+    );
+}

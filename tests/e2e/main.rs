@@ -1,0 +1,10 @@
+//! End-to-end tests: real clients and servers in namespaces, the balancer
+//! between, as users start it. They need root:
+//! `cargo test --release -p ocs-lb-tests --test e2e -- --ignored --test-threads=1`.
+
+mod flows;
+mod health;
+mod host;
+mod limits;
+mod spread;
+mod world;

@@ -1,0 +1,166 @@
+//! What every test starts from.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ocs_lb_test_support::PORTS;
+use ocs_lb_test_support::balancer::Balancer;
+use ocs_lb_test_support::server::Server;
+use ocs_lb_test_support::topology::{Arms, CLIENTS, SERVERS, Topology, client, vip};
+use serde_json::Value;
+
+/// A directory of its own, removed at the end.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ocs-lb-e2e-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("a fresh directory");
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).expect("the directory is still there");
+    }
+}
+
+/// Network, servers, balancer.
+pub struct World {
+    pub balancer: Balancer,
+    pub servers: Vec<Option<Server>>,
+    pub topology: Topology,
+    _scratch: Scratch,
+}
+
+/// The balancer that was built with these tests.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a path");
+    let target = test.ancestors().nth(2).expect("target/release/deps/test");
+    let binary = target.join("ocs-lb");
+    assert!(
+        binary.exists(),
+        "{} is missing: cargo build --release -p ocs-lb",
+        binary.display()
+    );
+    binary
+}
+
+impl World {
+    /// Two arms.
+    pub fn new(config: &str) -> Self {
+        Self::with(Arms::Two, config)
+    }
+
+    pub fn with(arms: Arms, config: &str) -> Self {
+        let topology = Topology::new(arms).expect("namespaces");
+        let servers = (0..SERVERS.len())
+            .map(|number| Some(start_server(&topology, number)))
+            .collect();
+        let scratch = Scratch::new();
+        let balancer = Balancer::start(&topology.lb, &binary(), config, &scratch.0)
+            .expect("the balancer is ready");
+        Self {
+            balancer,
+            servers,
+            topology,
+            _scratch: scratch,
+        }
+    }
+
+    pub fn stop_server(&mut self, number: usize) {
+        let server = self.servers[number].take();
+        server.expect("it runs").stop().expect("it ran well");
+    }
+
+    pub fn start_server(&mut self, number: usize) {
+        self.servers[number] = Some(start_server(&self.topology, number));
+    }
+
+    /// `(live, pending)` of the first cluster, then `live` of each backend.
+    pub fn counts(&self) -> (u64, u64, Vec<u64>) {
+        let clusters = self.balancer.show("backends").expect("show backends");
+        let cluster = &clusters[0];
+        let live = |value: &Value| value["live"].as_u64().expect("a count");
+        let backends = cluster["backends"].as_array().expect("backends");
+        (
+            live(cluster),
+            cluster["pending"].as_u64().expect("a count"),
+            backends.iter().map(live).collect(),
+        )
+    }
+
+    /// Flows of the map that are live, by backend name: counted one by one.
+    pub fn recount(&self) -> std::collections::BTreeMap<String, usize> {
+        let mut counts = std::collections::BTreeMap::new();
+        for flow in self.flows() {
+            let state = flow["state"].as_str().expect("a state");
+            if ["half-open", "established", "half-closed"].contains(&state) {
+                let backend = flow["backend"].as_str().expect("a name").to_owned();
+                *counts.entry(backend).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Every entry of `show flows`.
+    pub fn flows(&self) -> Vec<Value> {
+        let flows = self.balancer.show("flows").expect("show flows");
+        flows.as_array().expect("a list").clone()
+    }
+
+    /// Sum of a metric over all of its labels that contain `having`.
+    pub fn metric(&self, name: &str, having: &str) -> f64 {
+        let text = self.balancer.metrics().expect("metrics");
+        text.lines()
+            .filter(|line| {
+                line.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+            })
+            .filter(|line| line.contains(having))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+}
+
+fn start_server(topology: &Topology, number: usize) -> Server {
+    let (name, address) = SERVERS[number];
+    Server::start(&topology.servers[number], name, address, &PORTS).expect("a server")
+}
+
+/// All client addresses.
+pub fn clients() -> Vec<Ipv4Addr> {
+    (0..CLIENTS).map(client).collect()
+}
+
+/// All served ports.
+pub fn vips() -> Vec<SocketAddr> {
+    PORTS.map(vip).to_vec()
+}
+
+/// A configuration: the seed's ports and servers, with what a test needs
+/// appended to its cluster (indented by four spaces) and its own weights.
+pub fn config(weights: [u16; 2], cluster: &str) -> String {
+    let ports = PORTS.map(|port| port.to_string()).join(", ");
+    format!(
+        "version: 1
+clusters:
+  - name: ocs
+    vips: [192.0.2.1]
+    ports: [{ports}]
+    slow_start: 0s
+    on_backend_down: {{action: keep}}
+    backends:
+      - {{name: OCS_Node1, address: 198.51.100.10, weight: {}}}
+      - {{name: OCS_Node2, address: 198.51.100.11, weight: {}}}
+      - {{name: backup, address: 198.51.100.12, backup: true, check: off}}
+{cluster}
+",
+        weights[0], weights[1]
+    )
+}

@@ -1,0 +1,114 @@
+//! The balancer as users start it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use crate::client::http_get;
+use crate::netns::Namespace;
+use crate::proc::Process;
+
+/// Where a balancer serves its metrics, inside its namespace.
+pub const METRICS: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(
+    std::net::Ipv4Addr::LOCALHOST,
+    7778,
+));
+
+/// A running balancer.
+pub struct Balancer {
+    /// Its process.
+    pub process: Process,
+    /// Its runtime socket.
+    pub socket: PathBuf,
+    binary: PathBuf,
+    namespace: Namespace,
+}
+
+impl Balancer {
+    /// Starts the binary with a configuration, to which its runtime socket in
+    /// `scratch` is added; it is ready when this returns.
+    ///
+    /// # Errors
+    /// What did not start, with its log.
+    pub fn start(
+        namespace: &Namespace,
+        binary: &Path,
+        config: &str,
+        scratch: &Path,
+    ) -> anyhow::Result<Self> {
+        let mut balancer = Self::launch(namespace, binary, config, scratch)?;
+        balancer.wait_ready()?;
+        Ok(balancer)
+    }
+
+    /// Waits until it forwards and every cluster has a ready backend.
+    ///
+    /// # Errors
+    /// Where it ends or is not ready in time, with its log.
+    pub fn wait_ready(&mut self) -> anyhow::Result<()> {
+        let inside = self.namespace.clone();
+        self.process
+            .wait_until(Duration::from_secs(30), |_| is_ready(&inside))
+            .context("the balancer")
+    }
+
+    /// The same without waiting for it.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn launch(
+        namespace: &Namespace,
+        binary: &Path,
+        config: &str,
+        scratch: &Path,
+    ) -> anyhow::Result<Self> {
+        let socket = scratch.join("admin.sock");
+        let path = scratch.join("config.yaml");
+        let text = format!("{config}\nadmin:\n  - {{socket: {}}}\n", socket.display());
+        std::fs::write(&path, text).context("configuration")?;
+        let mut command = namespace.command(binary);
+        command.arg("run").arg("--config").arg(&path);
+        Ok(Self {
+            process: Process::start(command)?,
+            socket,
+            binary: binary.to_path_buf(),
+            namespace: namespace.clone(),
+        })
+    }
+
+    /// What `ocs-lb show WHAT --json` prints.
+    ///
+    /// # Errors
+    /// Where the command fails or prints no JSON.
+    pub fn show(&self, what: &str) -> anyhow::Result<Value> {
+        let output = std::process::Command::new(&self.binary)
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(["show", what, "--json"])
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "show {what}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).with_context(|| format!("show {what}"))
+    }
+
+    /// What `/metrics` says.
+    ///
+    /// # Errors
+    /// Where it does not answer with 200.
+    pub fn metrics(&self) -> anyhow::Result<String> {
+        let (status, body) = self.namespace.block_on(|| http_get(METRICS, "/metrics"))?;
+        ensure!(status == 200, "status {status}");
+        Ok(body)
+    }
+}
+
+fn is_ready(namespace: &Namespace) -> bool {
+    let answer = namespace.block_on(|| http_get(METRICS, "/readyz"));
+    answer.is_ok_and(|(status, _)| status == 200)
+}
