@@ -5,5 +5,6 @@
 //! aya.
 
 pub mod config;
+pub mod health;
 pub mod model;
 pub mod snapshot;
