@@ -6,5 +6,6 @@
 
 pub mod config;
 pub mod health;
+pub mod metrics;
 pub mod model;
 pub mod snapshot;
