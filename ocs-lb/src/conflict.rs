@@ -119,7 +119,11 @@ fn matching<'a>(
 fn owners(inodes: &BTreeSet<u64>) -> BTreeMap<u64, (String, i32)> {
     let mut owners = BTreeMap::new();
     // Processes come and go while we look; what cannot be read is skipped.
-    for process in procfs::process::all_processes().into_iter().flatten().flatten() {
+    for process in procfs::process::all_processes()
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let (Ok(files), Ok(stat)) = (process.fd(), process.stat()) else {
             continue;
         };

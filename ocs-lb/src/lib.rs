@@ -7,7 +7,10 @@
 pub mod config;
 pub mod conflict;
 pub mod datapath;
+pub mod health;
+pub mod metrics;
 pub mod model;
 pub mod neighbor;
+pub mod run;
 pub mod setup;
 pub mod snapshot;

@@ -10,11 +10,14 @@ use crate::datapath::apply::{self, NextHops};
 use crate::datapath::attach::{Attached, attach};
 use crate::datapath::load::{Loaded, load};
 use crate::datapath::sysctl::LoopbackForwarding;
-use crate::model::bill::Sizes;
 use crate::model::edits::{Reach, plan};
+use crate::model::sizes::Sizes;
 use crate::model::snat::auto_range;
 use crate::model::{AttachMode, Cluster, Interfaces, Model, Snat, policy};
 use crate::neighbor::{Link, Netlink, Route};
+
+/// Resets a second, over all CPUs.
+const RESETS_PER_SECOND: u32 = 10_000;
 
 /// A datapath that forwards; dropping it detaches.
 pub struct Running {
@@ -193,7 +196,12 @@ fn snat(
     ephemeral: (u16, u16),
 ) -> anyhow::Result<(Vec<Ipv4Addr>, (u16, u16))> {
     match &cluster.snat {
-        Snat::Auto => Ok((vec![route.source], auto_range(ephemeral))),
+        Snat::Auto => {
+            let ports = auto_range(ephemeral).context(
+                "snat: auto finds no port outside ip_local_port_range; narrow that, or name a pool",
+            )?;
+            Ok((vec![route.source], ports))
+        }
         Snat::Pool { addresses, ports } => {
             let addresses = addresses
                 .iter()
@@ -230,7 +238,7 @@ fn fill(
     apply::set_settings(
         &mut loaded.maps,
         Settings {
-            resets_per_cpu: (model.tables.resets_per_second / cpus).max(1),
+            resets_per_cpu: (RESETS_PER_SECOND / cpus).max(1),
             port_maps: sizes.port_maps,
         },
     )?;

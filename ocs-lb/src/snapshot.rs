@@ -3,8 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+/// Why there is nothing to look at: the owner of the maps is busy or gone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
 
 /// The whole of one look.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -19,6 +25,9 @@ pub struct Snapshot {
     pub maps: Vec<MapView>,
     /// The last sweep.
     pub sweep: SweepView,
+    /// Events of the datapath that found their ring full.
+    #[serde(default)]
+    pub events_lost: u64,
 }
 
 /// One attached interface.
@@ -51,6 +60,9 @@ pub struct ClusterView {
     pub sticky_hits: u64,
     /// New flows of a sticky cluster whose client had none.
     pub sticky_misses: u64,
+    /// New connections refused, by reason.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
     /// Backends in the order of the configuration.
     pub backends: Vec<BackendView>,
 }
@@ -66,6 +78,9 @@ pub struct BackendView {
     pub backup: bool,
     /// `up`, `down`, or `no check`.
     pub state: String,
+    /// HAProxy's status text, such as `UP 2/3`.
+    #[serde(default)]
+    pub status: String,
     /// Whether it takes new clients now.
     pub ready: bool,
     /// Weight by configuration.
@@ -84,8 +99,42 @@ pub struct BackendView {
     pub bytes_out: u64,
     /// Health checks by result; `ok` or the kind of failure.
     pub checks: BTreeMap<String, u64>,
+    /// How long those checks took.
+    #[serde(default)]
+    pub check_durations: DurationsView,
     /// What the last check said.
     pub last_check: String,
+}
+
+/// How many durations fell under each of [`DurationsView::BOUNDS`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DurationsView {
+    /// Durations above the bound before and up to this one, in the order of the
+    /// bounds.
+    pub counts: [u64; DurationsView::BOUNDS.len()],
+    /// Durations above the last bound.
+    pub above: u64,
+    /// Sum of all, in seconds.
+    pub sum: f64,
+}
+
+impl DurationsView {
+    /// Upper bounds in seconds: from a server on the same link to one whose SYN
+    /// had to be sent again (1 s, 3 s).
+    pub const BOUNDS: [f64; 12] = [
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0,
+    ];
+
+    /// Counts one duration.
+    pub fn observe(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        self.sum += seconds;
+        let mut slots = Self::BOUNDS.iter().zip(&mut self.counts);
+        match slots.find(|(bound, _)| seconds <= **bound) {
+            Some((_, count)) => *count += 1,
+            None => self.above += 1,
+        }
+    }
 }
 
 /// SNAT ports towards one backend and port.
@@ -183,4 +232,20 @@ pub struct StickyView {
     pub backend: String,
     /// Seconds until it expires; negative where it has.
     pub expires_in: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_fall_under_the_smallest_bound_that_holds_them() {
+        let mut durations = DurationsView::default();
+        for micros in [1, 500, 501, 5_000_000, 5_000_001] {
+            durations.observe(Duration::from_micros(micros));
+        }
+        assert_eq!(durations.counts, [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(durations.above, 1);
+        assert!((durations.sum - 10.001003).abs() < 1e-9);
+    }
 }

@@ -26,9 +26,10 @@ impl Events {
     /// # Errors
     /// Where the runtime cannot poll it.
     pub fn new(ring: RingBuf<MapData>) -> std::io::Result<Self> {
-        Ok(Self {
-            ring: AsyncFd::register(ring)?,
-        })
+        // SAFETY: the ring owns its descriptor and keeps it open as long as
+        // it lives, which is as long as the registration.
+        let ring = unsafe { AsyncFd::register(ring) }?;
+        Ok(Self { ring })
     }
 
     /// Waits for events and takes all there are.

@@ -10,7 +10,7 @@ use ocs_lb_common::abi::{
 use ocs_lb_common::address::V4;
 use ocs_lb_common::sweep::Report;
 
-use crate::model::bill::Sizes;
+use crate::model::sizes::Sizes;
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("OCS_LB_EBPF_OBJECT"));
 
@@ -74,10 +74,30 @@ pub struct Loaded {
     pub ebpf: Ebpf,
     /// Its maps.
     pub maps: Maps,
-    /// Events from the datapath.
-    pub events: RingBuf<MapData>,
+    /// Kernel ids of the maps that are walked beside their owner.
+    pub ids: MapIds,
+    events: Option<RingBuf<MapData>>,
     /// Name, entries and locked bytes of every map.
     pub bill: Vec<MapBill>,
+}
+
+/// Kernel ids of maps.
+#[derive(Debug, Clone, Copy)]
+pub struct MapIds {
+    /// Of `FLOWS4`.
+    pub flows: u32,
+    /// Of `STICKY4`.
+    pub sticky: u32,
+}
+
+impl Loaded {
+    /// The ring of events, once.
+    ///
+    /// # Errors
+    /// The second time.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, LoadError> {
+        self.events.take().ok_or(LoadError::Mismatch("EVENTS"))
+    }
 }
 
 /// What the kernel says a map takes.
@@ -102,6 +122,10 @@ pub fn load(sizes: &Sizes) -> Result<Loaded, LoadError> {
     }
     let mut ebpf = loader.load(OBJECT)?;
     let bill = bill(&ebpf);
+    let ids = MapIds {
+        flows: id(&ebpf, "FLOWS4")?,
+        sticky: id(&ebpf, "STICKY4")?,
+    };
     let maps = take_maps(&mut ebpf)?;
     let events = take(&mut ebpf, "EVENTS")?;
     xdp(&mut ebpf)?
@@ -119,7 +143,8 @@ pub fn load(sizes: &Sizes) -> Result<Loaded, LoadError> {
     Ok(Loaded {
         ebpf,
         maps,
-        events,
+        ids,
+        events: Some(events),
         bill,
     })
 }
@@ -172,6 +197,19 @@ where
 {
     let map = ebpf.take_map(name).ok_or(LoadError::Mismatch(name))?;
     M::try_from(map).map_err(|source| LoadError::Map { name, source })
+}
+
+/// The kernel's id of a map.
+fn id(ebpf: &Ebpf, name: &'static str) -> Result<u32, LoadError> {
+    use aya::maps::Map;
+
+    match ebpf.map(name) {
+        Some(Map::HashMap(data) | Map::LruHashMap(data)) => data
+            .info()
+            .map(|info| info.id())
+            .map_err(|source| LoadError::Map { name, source }),
+        _ => Err(LoadError::Mismatch(name)),
+    }
 }
 
 /// Locked bytes as the kernel accounts them (`/proc/self/fdinfo`, `memlock`).

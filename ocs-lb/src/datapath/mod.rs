@@ -4,7 +4,7 @@ pub mod apply;
 pub mod attach;
 pub mod events;
 pub mod load;
-//pub mod owner;
+pub mod owner;
 pub mod read;
 pub mod sweep;
 pub mod sysctl;

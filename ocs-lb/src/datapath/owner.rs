@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ocs_lb_common::address::V4;
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,8 @@ use crate::model::{Model, policy};
 use crate::neighbor::{Neighbor, Netlink};
 use crate::setup::Running;
 use crate::snapshot::{
-    BackendView, ClusterView, FlowFilter, FlowView, MapView, Snapshot, StickyView, SweepView,
+    BackendView, ClusterView, DurationsView, FlowView, MapView, Snapshot, StickyView, SweepView,
+    Unavailable,
 };
 
 /// What others tell or ask the owner.
@@ -39,38 +40,38 @@ pub struct Handle {
     sticky: u32,
 }
 
-/// The owner is gone; the process is shutting down.
-#[derive(Debug, thiserror::Error)]
-#[error("the datapath's owner has stopped")]
-pub struct Stopped;
-
 impl Handle {
     /// Tells the owner something.
     ///
     /// # Errors
-    /// [`Stopped`].
-    pub async fn tell(&self, message: Message) -> Result<(), Stopped> {
-        self.messages.send(message).await.map_err(|_| Stopped)
+    /// Where it has stopped: the process is shutting down.
+    pub async fn tell(&self, message: Message) -> Result<(), Unavailable> {
+        let stopped = |_| Unavailable("the datapath's owner has stopped".to_owned());
+        self.messages.send(message).await.map_err(stopped)
     }
 
     /// One look at everything.
     ///
     /// # Errors
-    /// [`Stopped`].
-    pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+    /// As [`Handle::tell`].
+    pub async fn snapshot(&self) -> Result<Snapshot, Unavailable> {
         let (reply, answer) = oneshot::channel();
         self.tell(Message::Snapshot(reply)).await?;
-        answer.await.map_err(|_| Stopped)
+        let stopped = |_| Unavailable("the datapath's owner has stopped".to_owned());
+        answer.await.map_err(stopped)
     }
 
-    /// Every flow that passes the filter, as a stream. The walk runs beside
-    /// the owner and stops with the receiver.
-    pub fn flows(&self, filter: FlowFilter) -> mpsc::Receiver<FlowView> {
+    /// Every flow that `wanted` accepts, as a stream. The walk runs beside the
+    /// owner and stops with the receiver.
+    pub fn flows(
+        &self,
+        wanted: impl Fn(&FlowView) -> bool + Send + 'static,
+    ) -> mpsc::Receiver<FlowView> {
         let (sender, receiver) = mpsc::channel(256);
         let (id, model) = (self.flows, Arc::clone(&self.model));
         tokio::task::spawn_blocking(move || {
             let walk = read::flows(id, &model, |view| {
-                !filter.passes(&view) || sender.blocking_send(view).is_ok()
+                !wanted(&view) || sender.blocking_send(view).is_ok()
             });
             if let Err(error) = walk {
                 tracing::warn!(%error, "flows not listed");
@@ -79,13 +80,16 @@ impl Handle {
         receiver
     }
 
-    /// Every sticky entry that passes the filter, as a stream.
-    pub fn sticky(&self, filter: FlowFilter) -> mpsc::Receiver<StickyView> {
+    /// Every sticky entry that `wanted` accepts, as a stream.
+    pub fn sticky(
+        &self,
+        wanted: impl Fn(&StickyView) -> bool + Send + 'static,
+    ) -> mpsc::Receiver<StickyView> {
         let (sender, receiver) = mpsc::channel(256);
         let (id, model) = (self.sticky, Arc::clone(&self.model));
         tokio::task::spawn_blocking(move || {
             let walk = read::sticky(id, &model, |view| {
-                !filter.passes_sticky(&view) || sender.blocking_send(view).is_ok()
+                !wanted(&view) || sender.blocking_send(view).is_ok()
             });
             if let Err(error) = walk {
                 tracing::warn!(%error, "sticky entries not listed");
@@ -102,7 +106,7 @@ struct Health {
     status: String,
     last: String,
     results: BTreeMap<String, u64>,
-    durations: Vec<f64>,
+    durations: DurationsView,
 }
 
 /// The owner's state.
@@ -139,10 +143,15 @@ pub fn spawn(
         .map(|cluster| {
             let first = |backend: &crate::model::Backend| Health {
                 healthy: true,
-                status: if backend.check.is_some() { "UP" } else { "no check" }.to_owned(),
+                status: if backend.check.is_some() {
+                    "UP"
+                } else {
+                    "no check"
+                }
+                .to_owned(),
                 last: String::new(),
                 results: BTreeMap::new(),
-                durations: Vec::new(),
+                durations: DurationsView::default(),
             };
             cluster.backends.iter().map(first).collect()
         })
@@ -200,8 +209,11 @@ impl Owner {
         else {
             return Ok(());
         };
-        *health.results.entry(fact.result.label().to_owned()).or_default() += 1;
-        observe(&mut health.durations, fact.duration);
+        *health
+            .results
+            .entry(fact.result.label().to_owned())
+            .or_default() += 1;
+        health.durations.observe(fact.duration);
         health.status.clone_from(&fact.status);
         health.last = match &fact.result {
             CheckResult::Ok => format!("ok in {:.1} ms", fact.duration.as_secs_f64() * 1e3),
@@ -211,7 +223,10 @@ impl Owner {
             return Ok(());
         }
         health.healthy = fact.healthy;
-        let healthy: Vec<bool> = self.health[id].iter().map(|health| health.healthy).collect();
+        let healthy: Vec<bool> = self.health[id]
+            .iter()
+            .map(|health| health.healthy)
+            .collect();
         let cluster = &self.model.clusters[id];
         let policy = policy::cluster(cluster, &healthy);
         apply::set_cluster(&mut self.running.loaded.maps, fact.cluster, &policy)?;
@@ -312,7 +327,10 @@ impl Owner {
     fn cluster(&self, id: usize) -> anyhow::Result<ClusterView> {
         let cluster = &self.model.clusters[id];
         let load = read::load(&self.running.loaded.maps, id as u16)?;
-        let healthy: Vec<bool> = self.health[id].iter().map(|health| health.healthy).collect();
+        let healthy: Vec<bool> = self.health[id]
+            .iter()
+            .map(|health| health.healthy)
+            .collect();
         let policy = policy::cluster(cluster, &healthy);
         let ready = policy::ready(cluster, &healthy);
         let backends = cluster

@@ -54,6 +54,14 @@ pub fn counter(maps: &Maps, slot: u32, verdict: Verdict) -> Result<u64, MapError
     Ok(maps.counters.get(&index, 0)?.iter().sum())
 }
 
+/// Events that found the ring full.
+///
+/// # Errors
+/// The map's.
+pub fn events_lost(maps: &Maps) -> Result<u64, MapError> {
+    Ok(maps.events_lost.get(&0, 0)?.iter().sum())
+}
+
 /// SNAT ports in use, by destination.
 ///
 /// # Errors

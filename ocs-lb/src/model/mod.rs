@@ -3,8 +3,11 @@
 //!
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
+pub mod bill;
 pub mod edits;
 pub mod policy;
+pub mod sizes;
+pub mod snat;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -243,8 +246,6 @@ pub struct Tables {
     pub flows: Option<u32>,
     /// Half-open flows.
     pub half_open: u32,
-    /// Resets that answer packets of unknown flows, a second.
-    pub resets_per_second: u32,
 }
 
 /// A runtime socket.
@@ -276,30 +277,6 @@ pub enum LogLevel {
     Debug,
     /// Everything, the datapath's own log included.
     Trace,
-}
-
-pub mod bill {
-    //! stub to be replaced at merge
-    pub struct Sizes {
-        pub flows: u32,
-        pub port_maps: u32,
-    }
-    impl Sizes {
-        pub fn of(_m: &super::Model) -> Self {
-            Sizes {
-                flows: 400000,
-                port_maps: 1024,
-            }
-        }
-        pub fn overrides(&self) -> Vec<(&'static str, u32)> {
-            vec![("FLOWS4", self.flows)]
-        }
-    }
-}
-pub mod snat {
-    pub fn auto_range(_l: (u16, u16)) -> (u16, u16) {
-        (1024, 32767)
-    }
 }
 
 /// A cluster for tests: one backend a `(weight, backup)`.

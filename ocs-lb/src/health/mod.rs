@@ -1,0 +1,274 @@
+//! Whether backends serve: checks over the network, sent on as facts.
+//!
+//! Nothing here writes a map or knows a weight; the owner of the maps decides
+//! what a fact means.
+
+pub mod hysteresis;
+pub mod tcp;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::model::Check;
+
+pub use hysteresis::{Health, Transition};
+pub use tcp::{CheckResult, SourcePorts, source_ports};
+
+/// A backend to check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Index of its cluster in the model.
+    pub cluster: u16,
+    /// Its slot in the cluster.
+    pub backend: u16,
+    /// `cluster/backend`, for the log.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// What to check, and when.
+    pub check: Check,
+    /// Address that checks come from; `None` is the kernel's choice.
+    pub source: Option<IpAddr>,
+    /// Ports that checks come from, first and last included: none that a flow
+    /// can have, see [`source_ports`].
+    pub ports: (u16, u16),
+}
+
+impl Target {
+    /// Whether one check serves both.
+    fn same_check(&self, other: &Self) -> bool {
+        self.address == other.address
+            && self.check == other.check
+            && self.source == other.source
+            && self.ports == other.ports
+    }
+}
+
+/// What one check told about one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// Index of its cluster in the model.
+    pub cluster: u16,
+    /// Its slot in the cluster.
+    pub backend: u16,
+    /// Whether it is up after this check.
+    pub healthy: bool,
+    /// Whether this check changed that.
+    pub transition: bool,
+    /// HAProxy's status text, such as `UP 2/3`.
+    pub status: String,
+    /// How the check ended.
+    pub result: CheckResult,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Checks every target until `cancel`, or until nobody receives facts.
+///
+/// A server that is the same in several clusters is checked once, and its fact
+/// sent for each. Every check sends facts, not only those that change a state.
+/// Each task of the returned set runs the checks of one server.
+pub fn spawn(
+    checks: Vec<Target>,
+    facts: mpsc::Sender<Fact>,
+    cancel: CancellationToken,
+) -> JoinSet<()> {
+    let groups = group(checks);
+    let count = groups.len();
+    let min_interval = groups
+        .iter()
+        .filter_map(|group| group.first())
+        .map(|target| target.check.interval)
+        .min()
+        .unwrap_or_default();
+    // One cursor a range, so that checks do not race for the same ports.
+    let mut cursors: Vec<((u16, u16), Arc<SourcePorts>)> = Vec::new();
+    let mut tasks = JoinSet::new();
+    for (index, members) in groups.into_iter().enumerate() {
+        let Some(range) = members.first().map(|target| target.ports) else {
+            continue;
+        };
+        let ports = match cursors.iter().find(|(known, _)| *known == range) {
+            Some((_, ports)) => ports.clone(),
+            None => {
+                let ports = Arc::new(SourcePorts::new(range));
+                cursors.push((range, ports.clone()));
+                ports
+            }
+        };
+        let delay = hysteresis::initial_delay(min_interval, index, count);
+        let (facts, cancel) = (facts.clone(), cancel.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = run(members, delay, &ports, facts) => {}
+            }
+        });
+    }
+    tasks
+}
+
+/// Targets by check, both in the order of the list.
+fn group(targets: Vec<Target>) -> Vec<Vec<Target>> {
+    let mut groups: Vec<Vec<Target>> = Vec::new();
+    for target in targets {
+        let known = groups
+            .iter_mut()
+            .find(|group| group.first().is_some_and(|first| first.same_check(&target)));
+        match known {
+            Some(group) => group.push(target),
+            None => groups.push(vec![target]),
+        }
+    }
+    groups
+}
+
+/// Checks one server for ever; returns when nobody receives facts.
+async fn run(
+    members: Vec<Target>,
+    delay: Duration,
+    ports: &SourcePorts,
+    facts: mpsc::Sender<Fact>,
+) {
+    let Some(first) = members.first() else {
+        return;
+    };
+    let check = first.check;
+    let address = SocketAddr::new(first.address, check.port);
+    let mut health = Health::new(check.rise, check.fall);
+    tokio::time::sleep(delay).await;
+    loop {
+        let start = Instant::now();
+        let result = tcp::check(address, first.source, ports, check.timeout).await;
+        let duration = start.elapsed();
+        let transition = health.observe(result.is_ok());
+        for member in &members {
+            match transition {
+                Some(Transition::Up) => {
+                    info!(backend = %member.name, reason = %result, "backend is up");
+                }
+                Some(Transition::Down) => {
+                    warn!(backend = %member.name, reason = %result, "backend is down");
+                }
+                None => {}
+            }
+            let fact = Fact {
+                cluster: member.cluster,
+                backend: member.backend,
+                healthy: health.is_up(),
+                transition: transition.is_some(),
+                status: health.to_string(),
+                result: result.clone(),
+                duration,
+            };
+            if facts.send(fact).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(health.next_interval(&check)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    fn target(cluster: u16, backend: u16, port: u16) -> Target {
+        Target {
+            cluster,
+            backend,
+            name: format!("c{cluster}/b{backend}"),
+            address: Ipv4Addr::LOCALHOST.into(),
+            check: Check {
+                port,
+                interval: Duration::from_millis(10),
+                fast_interval: None,
+                down_interval: None,
+                timeout: Duration::from_secs(1),
+                rise: 2,
+                fall: 3,
+            },
+            source: None,
+            ports: (20400, 20499),
+        }
+    }
+
+    #[test]
+    fn a_server_of_several_clusters_is_checked_once() {
+        let mut slower = target(2, 0, 1);
+        slower.check.interval = Duration::from_secs(9);
+        let mut elsewhere = target(3, 0, 1);
+        elsewhere.source = Some(Ipv4Addr::LOCALHOST.into());
+        let groups = group(vec![
+            target(0, 0, 1),
+            target(0, 1, 2),
+            target(1, 4, 1),
+            slower,
+            elsewhere,
+        ]);
+        let names: Vec<Vec<_>> = groups
+            .iter()
+            .map(|group| group.iter().map(|t| t.name.as_str()).collect())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                vec!["c0/b0", "c1/b4"],
+                vec!["c0/b1"],
+                vec!["c2/b0"],
+                vec!["c3/b0"]
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn facts_follow_the_server() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let (sender, mut facts) = mpsc::channel(16);
+        let cancel = CancellationToken::new();
+        let mut tasks = spawn(
+            vec![target(0, 1, port), target(7, 2, port)],
+            sender,
+            cancel.clone(),
+        );
+        assert_eq!(tasks.len(), 1);
+
+        let (a, b) = (facts.recv().await.unwrap(), facts.recv().await.unwrap());
+        assert_eq!((a.cluster, a.backend, b.cluster, b.backend), (0, 1, 7, 2));
+        assert_eq!(
+            (a.healthy, a.transition, a.status.as_str()),
+            (true, false, "UP")
+        );
+        assert_eq!((&a.result, a.duration), (&CheckResult::Ok, b.duration));
+
+        drop(server);
+        let down = loop {
+            let fact = facts.recv().await.unwrap();
+            if fact.transition {
+                break fact;
+            }
+        };
+        assert_eq!((down.healthy, down.status.as_str()), (false, "DOWN"));
+        assert_eq!(down.result, CheckResult::Refused);
+
+        cancel.cancel();
+        while tasks.join_next().await.is_some() {}
+    }
+
+    #[tokio::test]
+    async fn ends_when_nobody_listens() {
+        let (sender, facts) = mpsc::channel(1);
+        drop(facts);
+        let mut tasks = spawn(vec![target(0, 0, 1)], sender, CancellationToken::new());
+        while tasks.join_next().await.is_some() {}
+    }
+}

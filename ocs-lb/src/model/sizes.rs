@@ -1,0 +1,79 @@
+//! How large the datapath's tables are for a configuration.
+
+use super::bill::flow_entries;
+use super::{Model, Snat};
+
+/// Slots of the SNAT slab beyond what the configuration needs: two CPUs that
+/// create one destination at once waste one.
+const SPARE_PORT_MAPS: u64 = 64;
+
+/// Entries of the tables that depend on the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// `FLOWS4`: entries, two a flow.
+    pub flows: u32,
+    /// `STICKY4`: clients of all clusters.
+    pub sticky: u32,
+    /// `PORT_MAPS` and `DESTINATIONS4`: SNAT address, backend and port.
+    pub port_maps: u32,
+}
+
+impl Sizes {
+    /// For a model.
+    pub fn of(model: &Model) -> Self {
+        let sticky: u64 = model
+            .clusters
+            .iter()
+            .filter_map(|cluster| cluster.sticky)
+            .map(|sticky| u64::from(sticky.size))
+            .sum();
+        let destinations: u64 = model
+            .clusters
+            .iter()
+            .map(|cluster| {
+                let addresses = match &cluster.snat {
+                    Snat::Auto => 1,
+                    Snat::Pool { addresses, .. } => addresses.len(),
+                };
+                (addresses * cluster.backends.len() * cluster.ports.len()) as u64
+            })
+            .sum();
+        Self {
+            flows: clamp(flow_entries(model)),
+            sticky: clamp(sticky),
+            port_maps: clamp(destinations + SPARE_PORT_MAPS),
+        }
+    }
+
+    /// The maps and their entries.
+    pub fn overrides(&self) -> [(&'static str, u32); 4] {
+        [
+            ("FLOWS4", self.flows),
+            ("STICKY4", self.sticky),
+            ("PORT_MAPS", self.port_maps),
+            ("DESTINATIONS4", self.port_maps),
+        ]
+    }
+}
+
+/// A map has at least one entry; above 2^31 the kernel refuses it itself.
+fn clamp(entries: u64) -> u32 {
+    u32::try_from(entries.max(1)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn the_default_configuration() {
+        let model = config::parse(config::DEFAULT, "default.yaml")
+            .expect("valid")
+            .model;
+        let sizes = Sizes::of(&model);
+        assert_eq!(sizes.flows, 2 * (40_000 + 65_536 + 65_536));
+        assert_eq!(sizes.sticky, 10_485_760);
+        assert_eq!(sizes.port_maps, 12 * 3 + 64);
+    }
+}

@@ -1,0 +1,162 @@
+//! `ocs-lb run`: the controller's parts, and the order of their end.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::conflict;
+use crate::datapath::owner::{self, Handle, Message};
+use crate::health::{self, Target, source_ports};
+use crate::metrics::server::{self, SnapshotFn};
+use crate::model::Model;
+use crate::neighbor::{self, Netlink};
+use crate::setup::{Running, ephemeral_ports, set_up};
+
+/// Runs the controller until SIGTERM or SIGINT, then detaches.
+///
+/// # Errors
+/// What keeps it from starting or ends it; nothing stays attached then.
+pub async fn run(model: Model) -> anyhow::Result<()> {
+    // Before anything is attached, so that no signal finds us half-way.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let cancel = CancellationToken::new();
+    let work = serve(model, cancel.clone());
+    tokio::pin!(work);
+    tokio::select! {
+        result = &mut work => return result,
+        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
+        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping"),
+    }
+    cancel.cancel();
+    work.await
+}
+
+/// Starts every part and waits for the first that ends.
+async fn serve(model: Model, cancel: CancellationToken) -> anyhow::Result<()> {
+    refuse_conflicts(&model)?;
+    let netlink = Netlink::connect()?;
+    let running = set_up(&model, &netlink).await?;
+    if cancel.is_cancelled() {
+        return Ok(());
+    }
+    let model = Arc::new(model);
+    let targets = targets(&model, &running)?;
+    let (handle, owner) = owner::spawn(running, Arc::clone(&model), netlink, cancel.clone())?;
+
+    watch_neighbors(&handle)?;
+    let _checks = check_health(targets, &handle, cancel.clone());
+    let mut servers = tokio::task::JoinSet::new();
+    if let Some(address) = model.metrics {
+        let listener = server::bind(address).await?;
+        let (source, cancel) = (snapshots(&handle), cancel.clone());
+        servers.spawn(async move {
+            server::serve(listener, source, cancel)
+                .await
+                .context("metrics")
+        });
+    }
+    drop(handle);
+    tracing::info!(clusters = model.clusters.len(), "forwarding");
+
+    let result = tokio::select! {
+        result = owner => result.context("the datapath's owner")?,
+        Some(result) = servers.join_next() => result.context("a server")?,
+    };
+    // Whoever ended first, all the others end as well.
+    cancel.cancel();
+    while servers.join_next().await.is_some() {}
+    result
+}
+
+fn refuse_conflicts(model: &Model) -> anyhow::Result<()> {
+    let holders = conflict::holders(model).context("sockets of this host")?;
+    if holders.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = holders.iter().map(ToString::to_string).collect();
+    bail!(
+        "{}; its sessions would be cut off: stop it first",
+        list.join("; ")
+    )
+}
+
+/// What is checked, from which address and ports.
+fn targets(model: &Model, running: &Running) -> anyhow::Result<Vec<Target>> {
+    let ephemeral = ephemeral_ports()?;
+    let mut targets = Vec::new();
+    for (id, cluster) in model.clusters.iter().enumerate() {
+        for (slot, backend) in cluster.backends.iter().enumerate() {
+            let Some(check) = backend.check else {
+                continue;
+            };
+            targets.push(Target {
+                cluster: id as u16,
+                backend: slot as u16,
+                name: format!("{}/{}", cluster.name, backend.name),
+                address: backend.address,
+                check,
+                source: Some(IpAddr::V4(running.sources[id][slot])),
+                ports: source_ports(running.reach[id][slot].ports, ephemeral),
+            });
+        }
+    }
+    Ok(targets)
+}
+
+fn check_health(
+    targets: Vec<Target>,
+    handle: &Handle,
+    cancel: CancellationToken,
+) -> tokio::task::JoinSet<()> {
+    let (sender, mut facts) = mpsc::channel(256);
+    let checks = health::spawn(targets, sender, cancel);
+    let handle = handle.clone();
+    tokio::spawn(async move {
+        while let Some(fact) = facts.recv().await {
+            if handle.tell(Message::Health(fact)).await.is_err() {
+                return;
+            }
+        }
+    });
+    checks
+}
+
+fn watch_neighbors(handle: &Handle) -> anyhow::Result<()> {
+    let (sender, mut neighbors) = mpsc::channel(256);
+    neighbor::watch(sender)?;
+    let handle = handle.clone();
+    tokio::spawn(async move {
+        while let Some(neighbor) = neighbors.recv().await {
+            if handle.tell(Message::Neighbor(neighbor)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+fn snapshots(handle: &Handle) -> SnapshotFn {
+    let handle = handle.clone();
+    Arc::new(move || {
+        let handle = handle.clone();
+        Box::pin(async move { handle.snapshot().await })
+    })
+}
+
+/// Reads and validates a configuration; warnings go to the log.
+///
+/// # Errors
+/// Every problem, one a line.
+pub fn load(path: &Path) -> Result<Model, crate::config::Problems> {
+    let loaded = crate::config::load(path)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded.model)
+}
