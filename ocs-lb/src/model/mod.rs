@@ -3,6 +3,9 @@
 //!
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
+pub mod bill;
+pub mod snat;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;

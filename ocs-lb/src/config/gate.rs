@@ -1,0 +1,149 @@
+//! Keys of the contract that this version accepts only at their default.
+
+use super::access::Fields;
+use super::problem::Report;
+use super::tree::{Data, Node};
+use super::value::{boolean, duration, invalid, number, only, unsupported, word};
+use std::time::Duration;
+
+/// Keys of a cluster that are all decoded here.
+pub(super) const KEYS: [&str; 10] = [
+    "profile",
+    "from",
+    "allow",
+    "deny",
+    "persist",
+    "new_connections",
+    "fragments",
+    "redispatch_after",
+    "on_backend_down",
+    "slow_start",
+];
+
+const FOREVER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// `[]`, or a list that a later version will read.
+pub(super) fn empty_list(node: &Node, report: &mut Report<'_>) {
+    match &node.data {
+        Data::List(items) if items.is_empty() => {}
+        Data::List(_) => {
+            unsupported::<()>(node, report, "[]");
+        }
+        _ => {
+            invalid::<()>(node, report, "[]");
+        }
+    }
+}
+
+/// The number `default`; other numbers come with a later version.
+pub(super) fn only_number(node: &Node, report: &mut Report<'_>, default: u64) {
+    let value = number(node, report, 0..=u64::from(u32::MAX));
+    if value.is_some_and(|v| v != default) {
+        unsupported::<()>(node, report, default.to_string());
+    }
+}
+
+/// The duration `default`; other durations come with a later version.
+pub(super) fn only_duration(node: &Node, report: &mut Report<'_>, default: Duration) {
+    let value = duration(node, report, Duration::ZERO..=FOREVER);
+    if value.is_some_and(|v| v != default) {
+        unsupported::<()>(node, report, super::value::show_duration(default));
+    }
+}
+
+/// The boolean `default`.
+pub(super) fn only_boolean(node: &Node, report: &mut Report<'_>, default: bool) {
+    if boolean(node, report).is_some_and(|v| v != default) {
+        unsupported::<()>(node, report, default.to_string());
+    }
+}
+
+/// Checks the keys of one cluster. Where the documented default does something
+/// that this version does not do, and the cluster is `real`, a warning says so.
+pub(super) fn cluster(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {
+    if let Some(node) = fields.get("profile") {
+        only(node, report, "none", node.text().is_some());
+    }
+    for key in ["from", "allow", "deny"] {
+        if let Some(node) = fields.get(key) {
+            empty_list(node, report);
+        }
+    }
+    if let Some(node) = fields.get("persist") {
+        word(node, report, &[("redispatch", ())], &["haproxy", "strict"]);
+    }
+    if let Some(node) = fields.get("new_connections")
+        && let Some(limits) = node.fields(&["per_source", "total"], report)
+    {
+        for key in ["per_source", "total"] {
+            if let Some(node) = limits.get(key) {
+                only_number(node, report, 0);
+            }
+        }
+    }
+    if let Some(node) = fields.get("fragments") {
+        word(node, report, &[("drop", ())], &["kernel"]);
+    }
+    if let Some(node) = fields.get("redispatch_after") {
+        only_duration(node, report, Duration::from_millis(800));
+    }
+    on_backend_down(fields, real, report);
+    slow_start(fields, real, report);
+}
+
+fn on_backend_down(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {
+    let mut keeps = false;
+    if let Some(node) = fields.get("on_backend_down")
+        && let Some(down) = node.fields(&["action", "rate", "guard"], report)
+    {
+        let action = down.value("action", report, |n, r| {
+            word(n, r, &[("keep", true), ("reset", false)], &[])
+        });
+        keeps = action == Some(true);
+        if let Some(node) = down.get("rate") {
+            only_number(node, report, 5000);
+        }
+        if let Some(node) = down.get("guard") {
+            only_boolean(node, report, true);
+        }
+    }
+    if real && !keeps {
+        let place = place_of(fields, "on_backend_down");
+        report.warn(
+            &place,
+            "this version keeps the flows of a backend that goes down; \
+             `on_backend_down: {action: keep}` says so",
+        );
+    }
+}
+
+fn slow_start(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {
+    let mut is_off = false;
+    if let Some(node) = fields.get("slow_start")
+        && let Some(value) = duration(node, report, Duration::ZERO..=FOREVER)
+    {
+        is_off = value.is_zero();
+        if !is_off && value != Duration::from_secs(60) {
+            unsupported::<()>(node, report, "0s, 60s");
+        }
+    }
+    if real && !is_off {
+        let place = place_of(fields, "slow_start");
+        report.warn(
+            &place,
+            "this version gives a backend that comes up its full weight at once; \
+             `slow_start: 0s` says so",
+        );
+    }
+}
+
+/// Where `key` stands, or the mapping that lacks it.
+fn place_of(fields: Fields<'_>, key: &str) -> super::problem::Place {
+    match fields.get(key) {
+        Some(node) => node.place.clone(),
+        None => super::problem::Place {
+            line: fields.node.place.line,
+            path: super::tree::join(&fields.node.place.path, key),
+        },
+    }
+}
