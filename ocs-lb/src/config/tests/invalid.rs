@@ -49,7 +49,7 @@ fn shape_of_the_file() {
             "clusters[0].vips",
             "not YAML",
         ),
-        ("tab", Whole("version: 1\n\tx: 1\n"), 2, "", "not YAML"),
+        ("tab", Whole("version: 1\n\tx: 1\n"), 1, "", "not YAML"),
         (
             "a word",
             Whole("hello"),

@@ -301,8 +301,8 @@ fn the_same_vip_may_serve_other_ports_from_another_cluster() {
 #[test]
 fn the_rendered_bill() {
     let loaded = valid(DEFAULT);
-    let bill = bill(&loaded.model, (32768, 60999));
-    let text = render(&loaded, &bill);
+    let owed = bill(&loaded.model, (32768, 60999));
+    let text = render(&loaded, &owed);
     assert_eq!(text.lines().next(), Some("Memory"), "{text}");
     let has = |words: &[&str]| {
         text.lines()
@@ -320,14 +320,11 @@ fn the_rendered_bill() {
         ]),
         "{text}"
     );
-    let json = serde_json::to_value(CheckReport::new(&loaded, &bill)).unwrap();
+    let json = serde_json::to_value(CheckReport::new(&loaded, &owed)).unwrap();
     assert_eq!(json["bill"]["maps"][1]["bytes"], 1_023_410_176);
     assert_eq!(json["warnings"], serde_json::json!([]));
 
-    let none_left = super::super::render(
-        &loaded,
-        &crate::model::bill::bill(&loaded.model, (1, 65535)),
-    );
+    let none_left = render(&loaded, &bill(&loaded.model, (1, 65535)));
     assert!(
         none_left.contains("no port is left for SNAT"),
         "{none_left}"
