@@ -175,12 +175,10 @@ fn clusters(
     let items = fields.required("clusters", "a list of clusters", report, |n, r| {
         n.list("clusters", r)
     });
-    let items = items.unwrap_or_default();
-    if let (Some(node), true) = (fields.get("clusters"), items.is_empty()) {
-        if matches!(node.data, Data::List(_)) {
-            report.invalid(&node.place, node.shown(), "at least one entry");
-        }
+    if let (Some([]), Some(node)) = (items, fields.get("clusters")) {
+        report.invalid(&node.place, node.shown(), "at least one entry");
     }
+    let items = items.unwrap_or_default();
     if let Some(extra) = items.get(MAX_CLUSTERS) {
         let message = format!("{} clusters; allowed: at most {MAX_CLUSTERS}", items.len());
         report.wrong(&extra.place, message);
