@@ -10,7 +10,7 @@ use super::tree::Node;
 use super::value::{duration, number, word};
 use crate::model::Check;
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 9] = [
     "type",
     "port",
     "interval",
@@ -20,6 +20,8 @@ const KEYS: [&str; 20] = [
     "rise",
     "fall",
     "observe",
+];
+const KEYS_OF_OTHER_TYPES: [&str; 11] = [
     "sni",
     "verify",
     "ca",
@@ -32,8 +34,6 @@ const KEYS: [&str; 20] = [
     "path",
     "host",
 ];
-/// The part of `KEYS` that belongs to the other types.
-const KEYS_OF_OTHER_TYPES: usize = 9;
 
 const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
@@ -78,7 +78,8 @@ pub(super) fn check(node: Option<&Node>, report: &mut Report<'_>) -> Option<Part
     if node.is_off() {
         return None;
     }
-    let Some(fields) = node.fields(&KEYS, report) else {
+    let known: Vec<&str> = KEYS.iter().chain(&KEYS_OF_OTHER_TYPES).copied().collect();
+    let Some(fields) = node.fields(&known, report) else {
         return Some(DEFAULT);
     };
     let kind = fields.get("type");
@@ -87,14 +88,14 @@ pub(super) fn check(node: Option<&Node>, report: &mut Report<'_>) -> Option<Part
         word(node, report, &[("tcp", ())], &later).is_some()
     });
     // The keys of another type say nothing new once the type is refused.
-    if is_tcp && let Some(keys) = KEYS.get(KEYS_OF_OTHER_TYPES..) {
-        fields.refuse_keys(keys, report);
+    if is_tcp {
+        fields.refuse_keys(&KEYS_OF_OTHER_TYPES, report);
     }
     if let Some(node) = fields.get("observe") {
         only_boolean(node, report, false);
     }
     let base = DEFAULT.check;
-    let mut interval =
+    let interval =
         |key, report: &mut Report<'_>| fields.value(key, report, |n, r| duration(n, r, INTERVALS));
     let (every, fast_interval, down_interval) = (
         interval("interval", report),

@@ -40,7 +40,7 @@ const MAX_FILE: u64 = 4 << 20;
 /// Most clusters; the number of a cluster is 16 bits in the datapath.
 const MAX_CLUSTERS: usize = 1024;
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "version",
     "interfaces",
     "manage_addresses",
@@ -53,8 +53,8 @@ const KEYS: [&str; 12] = [
     "stats",
     "metrics",
     "log",
+    "connection_log",
 ];
-const LATER_KEYS: [&str; 1] = ["connection_log"];
 
 /// A valid configuration and what its author should know about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,22 +111,17 @@ pub fn parse(text: &str, file_name: &str) -> Result<Loaded, Problems> {
     let mut report = Report::new(file_name);
     let model = tree::parse(text, &mut report).and_then(|root| decode(&root, &mut report));
     if model.is_none() && !report.is_failed() {
-        // Cannot happen; an empty list of problems would read as success.
-        let place = Place {
-            line: 0,
-            path: String::new(),
-        };
-        report.wrong(&place, "not a configuration");
+        // An error without a problem would print as nothing at all.
+        let path = String::new();
+        report.wrong(&Place { line: 0, path }, "not a configuration");
     }
     let warnings = report.finish()?;
-    match model {
-        Some(model) => Ok(Loaded { model, warnings }),
-        None => Err(Problems(Vec::new())),
-    }
+    model
+        .map(|model| Loaded { model, warnings })
+        .ok_or_else(|| Problems(Vec::new()))
 }
 
 fn decode(root: &Node, report: &mut Report<'_>) -> Option<Model> {
-    let known: Vec<&str> = KEYS.iter().chain(&LATER_KEYS).copied().collect();
     let empty = Node {
         place: root.place.clone(),
         data: Data::Map(Vec::new()),
@@ -135,7 +130,7 @@ fn decode(root: &Node, report: &mut Report<'_>) -> Option<Model> {
         Data::Null => &empty,
         _ => root,
     };
-    let fields = root.fields(&known, report)?;
+    let fields = root.fields(&KEYS, report)?;
     fields.required("version", "1", report, |n, r| {
         value::word(n, r, &[("1", ())], &[])
     });
@@ -180,12 +175,10 @@ fn clusters(
     let items = fields.required("clusters", "a list of clusters", report, |n, r| {
         n.list("clusters", r)
     });
-    let items = items.unwrap_or_default();
-    if let (Some(node), true) = (fields.get("clusters"), items.is_empty()) {
-        if matches!(node.data, Data::List(_)) {
-            report.invalid(&node.place, node.shown(), "at least one entry");
-        }
+    if let (Some([]), Some(node)) = (items, fields.get("clusters")) {
+        report.invalid(&node.place, node.shown(), "at least one entry");
     }
+    let items = items.unwrap_or_default();
     if let Some(extra) = items.get(MAX_CLUSTERS) {
         let message = format!("{} clusters; allowed: at most {MAX_CLUSTERS}", items.len());
         report.wrong(&extra.place, message);

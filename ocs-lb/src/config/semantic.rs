@@ -132,7 +132,7 @@ fn served_once_at(
     clusters: &[Decoded],
     report: &mut Report<'_>,
 ) {
-    let mut owner: Vec<Option<&Place>> = vec![None; 1 << 16];
+    let mut owner: Vec<Option<(Claim<'_>, usize)>> = vec![None; 1 << 16];
     for (i, vip_place) in users {
         let Some(decoded) = clusters.get(*i) else {
             continue;
@@ -143,24 +143,30 @@ fn served_once_at(
             let Some(slot) = owner.get_mut(usize::from(port.listen)) else {
                 continue;
             };
+            let claim = [place, *vip_place, &decoded.name];
             match slot {
                 // Once for each entry, not for each port of a range.
-                Some(at) if !same_cluster(at, place) && reported != Some(*entry) => {
+                Some((first, j)) if j != i && reported != Some(*entry) => {
                     reported = Some(*entry);
-                    let message = format!("{vip}:{} is served already, {}", port.listen, show(at));
-                    report.wrong(place, message);
+                    let (here, there) = tell_apart(claim, *first);
+                    let message =
+                        format!("{vip}:{} is served already, {}", port.listen, show(there));
+                    report.wrong(here, message);
                 }
                 Some(_) => {}
-                None => *slot = Some(place),
+                None => *slot = Some((claim, *i)),
             }
         }
     }
 }
 
-/// Places of one cluster share everything up to the entry of `ports`; those
-/// inherited from `defaults` are the same place and not the same cluster.
-fn same_cluster(a: &Place, b: &Place) -> bool {
-    !a.path.starts_with("defaults") && parent(&a.path) == parent(&b.path)
+/// Where a cluster claims a VIP:port: its port, its VIP, its name.
+type Claim<'d> = [&'d Place; 3];
+
+/// The most exact places that differ: ports and VIPs may be inherited by both.
+fn tell_apart<'d>(here: Claim<'d>, there: Claim<'d>) -> (&'d Place, &'d Place) {
+    let pairs = || here.into_iter().zip(there);
+    pairs().find(|(a, b)| a != b).unwrap_or((here[2], there[2]))
 }
 
 /// An address has one role: VIP, backend or (VIPs apart) SNAT.

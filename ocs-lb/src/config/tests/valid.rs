@@ -1,0 +1,332 @@
+//! What must be accepted, and what it means.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::super::{CheckReport, DEFAULT, render};
+use super::{BASE, valid, with, with_cluster, with_top};
+use crate::model::bill::bill;
+use crate::model::{
+    AttachMode, Balance, Interfaces, LogLevel, Port, RefuseAction, Snat, Unknown, Unserved,
+};
+
+/// Every key at its documented default, where there is one.
+const WRITTEN_OUT: &str = r#"
+version: 1
+interfaces: auto
+manage_addresses: false
+defaults: {}
+clusters:
+  - name: a
+    vips: [192.0.2.1]
+    profile: none
+    ports: [443, 5061]
+    from: []
+    allow: []
+    deny: []
+    balance: leastconn
+    sticky: {by: source, size: 256k, expire: 30m, scope: cluster}
+    persist: redispatch
+    snat: auto
+    max_connections: 40000
+    new_connections: {per_source: 0, total: 0}
+    refuse: {limit: drop, snat: reset, deny: drop, no_backend: reset}
+    unserved: auto
+    unknown: reset
+    fragments: drop
+    timeouts: {connect: 4s, client: 30m, server: 30m, half_closed: 30m, udp: 60s, keepalive_refreshes: true}
+    redispatch_after: 800ms
+    check: {type: tcp, port: 443, interval: 2s, fast_interval: null, down_interval: null, timeout: 2s, rise: 2, fall: 3, observe: false}
+    on_backend_down: {action: reset, rate: 5000, guard: true}
+    slow_start: 60s
+    backends:
+      - {name: b, address: 198.51.100.1, weight: 1}
+tables: {flows: auto, half_open: 65536, memory_max: 50%}
+resets: {unknown_per_second: 10000}
+sweep: {interval: 1s}
+admin:
+  - {socket: /run/ocs-lb/admin.sock, mode: "0600", user: root, group: root, level: admin}
+stats: off
+metrics: {listen: 127.0.0.1:7778}
+log: {target: stderr, level: info}
+connection_log: off
+"#;
+
+#[test]
+fn the_embedded_default() {
+    let loaded = valid(DEFAULT);
+    assert_eq!(loaded.warnings, []);
+    let [cluster] = loaded.model.clusters.as_slice() else {
+        panic!("one cluster");
+    };
+    let ports: Vec<u16> = cluster.ports.iter().map(|p| p.listen).collect();
+    let want = [
+        135, 443, 444, 5060, 5061, 5065, 5069, 5071, 5072, 5073, 5074, 8404,
+    ];
+    assert_eq!(ports, want);
+    assert_eq!(cluster.sticky.unwrap().size, 10_485_760);
+    let servers: Vec<_> = cluster
+        .backends
+        .iter()
+        .map(|b| (&*b.name, b.weight, b.backup, b.check.map(|c| c.port)))
+        .collect();
+    assert_eq!(
+        servers,
+        [
+            ("OCS_Node1", 1, false, Some(5061)),
+            ("OCS_Node2", 1, false, Some(5061)),
+            ("backup", 1, true, None),
+        ]
+    );
+}
+
+#[test]
+fn defaults_written_out_mean_the_same_as_absent() {
+    let (absent, written) = (valid(BASE), valid(WRITTEN_OUT));
+    assert_eq!(absent.model, written.model);
+    let paths = |l: &super::Loaded| -> Vec<String> {
+        l.warnings.iter().map(|w| w.key_path.clone()).collect()
+    };
+    let want = ["clusters[0].on_backend_down", "clusters[0].slow_start"];
+    assert_eq!(paths(&absent), want);
+    assert_eq!(paths(&written), want);
+    assert_eq!(
+        written.warnings[1].to_string(),
+        "t.yaml:28: clusters[0].slow_start: this version gives a backend that comes up its \
+         full weight at once; `slow_start: 0s` says so"
+    );
+    // `null` everywhere is absence everywhere.
+    let nulls =
+        with_cluster("sticky: null\ncheck: ~\ntimeouts:\nsnat: null\nrefuse: {limit: null}");
+    assert_eq!(valid(&nulls).model, absent.model);
+}
+
+#[test]
+fn every_key_with_another_value() {
+    let text = r#"
+version: 1
+interfaces: [{name: eth0, mode: native}, {name: eth1}, eth2, {name: eth3, mode: generic}]
+clusters:
+  - name: a
+    vips: [{address: 192.0.2.1/32, interface: eth0}, 192.0.2.2]
+    ports: [{listen: 443, target: 4443}, 5070-5072, "80/tcp", {listen: 6000-6001}]
+    balance: roundrobin
+    sticky: off
+    snat: {addresses: [203.0.113.1, 203.0.113.2], ports: 2000-2999}
+    max_connections: 7
+    refuse: {limit: reset, snat: drop, deny: reset, no_backend: drop}
+    unserved: pass
+    unknown: drop
+    timeouts: {connect: 500ms, client: 2h, server: 1m, half_closed: 1s}
+    check: {interval: 1s, fast_interval: 500ms, down_interval: 5s, timeout: 100ms, rise: 1, fall: 1}
+    on_backend_down: {action: keep}
+    slow_start: 0
+    backends:
+      - {name: b, address: 198.51.100.1, weight: 256, check: {fall: 9, port: 99, down_interval: null}}
+      - {name: c, address: 198.51.100.2, weight: 0, backup: yes_not}
+tables: {flows: 1m, half_open: 1k}
+sweep: {interval: 500ms}
+admin:
+  - {socket: /run/a, mode: 0660}
+  - {socket: /run/b}
+metrics: {listen: "[::1]:9000"}
+log: {level: trace}
+"#;
+    let text = text.replace("yes_not", "true");
+    let loaded = valid(&text);
+    assert_eq!(loaded.warnings, []);
+    let model = loaded.model;
+    let Interfaces::Listed(interfaces) = &model.interfaces else {
+        panic!("listed");
+    };
+    let modes: Vec<_> = interfaces.iter().map(|i| (&*i.name, i.mode)).collect();
+    assert_eq!(
+        modes,
+        [
+            ("eth0", AttachMode::Native),
+            ("eth1", AttachMode::Auto),
+            ("eth2", AttachMode::Auto),
+            ("eth3", AttachMode::Generic)
+        ]
+    );
+    let cluster = &model.clusters[0];
+    assert_eq!(cluster.vips[0].prefix, Some(32));
+    assert_eq!(cluster.vips[0].interface.as_deref(), Some("eth0"));
+    let same = |p| Port {
+        listen: p,
+        target: p,
+    };
+    let mapped = Port {
+        listen: 443,
+        target: 4443,
+    };
+    let want = [
+        same(80),
+        mapped,
+        same(5070),
+        same(5071),
+        same(5072),
+        same(6000),
+        same(6001),
+    ];
+    assert_eq!(cluster.ports, want);
+    assert_eq!(cluster.balance, Balance::RoundRobin);
+    assert_eq!(cluster.sticky, None);
+    let pool = ["203.0.113.1", "203.0.113.2"].map(|a| a.parse::<IpAddr>().unwrap());
+    assert_eq!(
+        cluster.snat,
+        Snat::Pool {
+            addresses: pool.to_vec(),
+            ports: (2000, 2999)
+        }
+    );
+    assert_eq!(cluster.max_connections, 7);
+    assert_eq!(cluster.refuse.limit, RefuseAction::Reset);
+    assert_eq!(cluster.refuse.no_backend, RefuseAction::Drop);
+    assert_eq!(cluster.unserved, Unserved::Pass);
+    assert_eq!(cluster.unknown, Unknown::Drop);
+    assert_eq!(cluster.timeouts.connect, Duration::from_millis(500));
+    assert_eq!(cluster.timeouts.client, Duration::from_secs(7200));
+    let (first, second) = (
+        cluster.backends[0].check.unwrap(),
+        cluster.backends[1].check.unwrap(),
+    );
+    // The backend's keys lie over the cluster's, one by one.
+    assert_eq!((first.port, first.fall, first.rise), (99, 9, 1));
+    assert_eq!(first.interval, Duration::from_secs(1));
+    assert_eq!(first.down_interval, None);
+    // The first port of the file, as the backend sees it.
+    assert_eq!((second.port, second.fall), (4443, 1));
+    assert_eq!(second.down_interval, Some(Duration::from_secs(5)));
+    assert_eq!(
+        (model.tables.flows, model.tables.half_open),
+        (Some(1 << 20), 1024)
+    );
+    assert_eq!(model.sweep_interval, Duration::from_millis(500));
+    let modes: Vec<u32> = model.admin.iter().map(|a| a.mode).collect();
+    assert_eq!(modes, [0o660, 0o600]);
+    assert_eq!(model.metrics, "[::1]:9000".parse().ok());
+    assert_eq!(model.log.level, LogLevel::Trace);
+}
+
+#[test]
+fn inheritance() {
+    let text = "\
+version: 1
+defaults:
+  balance: roundrobin
+  timeouts: {client: 1m, server: 2m}
+  sticky: {size: 1k, expire: 1m}
+  ports: [1, 2]
+  check: {rise: 7, fall: 8}
+clusters:
+  - name: a
+    vips: [192.0.2.1]
+    timeouts: {server: 3m}
+    sticky: {size: null}
+    ports: [3]
+    backends:
+      - {name: b, address: 198.51.100.1, check: {fall: 1}}
+      - {name: c, address: 198.51.100.2, check: null}
+      - {name: d, address: 198.51.100.3, check: off}
+      - {name: e, address: 198.51.100.4, port: 77}
+  - name: c
+    vips: [192.0.2.2]
+    balance: null
+    timeouts: null
+    sticky: off
+    check: off
+    backends:
+      - {name: b, address: 198.51.100.1}
+      - {name: c, address: 198.51.100.2, check: {}}
+";
+    let model = valid(text).model;
+    let [a, c] = model.clusters.as_slice() else {
+        panic!("two clusters");
+    };
+    assert_eq!(a.balance, Balance::RoundRobin);
+    assert_eq!(a.timeouts.client, Duration::from_secs(60));
+    assert_eq!(a.timeouts.server, Duration::from_secs(180));
+    let sticky = a.sticky.unwrap();
+    assert_eq!(
+        (sticky.size, sticky.expire),
+        (262_144, Duration::from_secs(60))
+    );
+    assert_eq!(a.ports.len(), 1, "lists replace");
+    let counts: Vec<_> = a
+        .backends
+        .iter()
+        .map(|b| b.check.map(|c| (c.port, c.rise, c.fall)))
+        .collect();
+    let want = [Some((3, 7, 1)), Some((3, 2, 3)), None, Some((77, 7, 8))];
+    assert_eq!(counts, want);
+
+    assert_eq!(c.balance, Balance::LeastConn);
+    assert_eq!(c.timeouts.client, Duration::from_secs(1800));
+    assert_eq!(c.sticky, None);
+    assert_eq!(c.ports.len(), 2);
+    assert!(c.backends[0].check.is_none());
+    assert_eq!(c.backends[1].check.map(|c| (c.port, c.rise)), Some((1, 2)));
+}
+
+#[test]
+fn spellings() {
+    for off in ["off", "false", "Off", "\"off\""] {
+        let text = with_cluster(&format!("sticky: {off}\ncheck: {off}"));
+        let cluster = &valid(&text).model.clusters[0];
+        assert!(
+            cluster.sticky.is_none() && cluster.backends[0].check.is_none(),
+            "{off}"
+        );
+    }
+    assert_eq!(valid(&with_top("metrics: off")).model.metrics, None);
+    assert_eq!(valid(&with_top("admin: []")).model.admin, []);
+    valid(&format!("\u{feff}{BASE}"));
+    valid(&BASE.replace('\n', "\r\n"));
+    valid(&format!("---\n{BASE}...\n"));
+    valid(&with("ports: [443, 5061]", "ports: [1-65535]"));
+    let anchors = with("ports: [443, 5061]", "ports: &p [443]").replace(
+        "    backends:\n      - {name: b, address: 198.51.100.1}\n",
+        "    backends: &b [{name: b, address: 198.51.100.1}]\n  - name: c\n    vips: [192.0.2.2]\n    ports: *p\n    backends: *b\n",
+    );
+    assert_eq!(valid(&anchors).model.clusters.len(), 2);
+}
+
+#[test]
+fn the_same_vip_may_serve_other_ports_from_another_cluster() {
+    let second = "  - name: c\n    vips: [192.0.2.1]\n    ports: [80]\n    backends: [{name: b, address: 198.51.100.1}]\n";
+    assert_eq!(valid(&format!("{BASE}{second}")).model.clusters.len(), 2);
+}
+
+#[test]
+fn the_rendered_bill() {
+    let loaded = valid(DEFAULT);
+    let owed = bill(&loaded.model, (32768, 60999));
+    let text = render(&loaded, &owed);
+    assert_eq!(text.lines().next(), Some("Memory"), "{text}");
+    let has = |words: &[&str]| {
+        text.lines()
+            .any(|l| l.split_whitespace().collect::<Vec<_>>().join(" ") == words.join(" "))
+    };
+    assert!(has(&["STICKY4", "10485760", "976.0", "MiB"]), "{text}");
+    assert!(
+        has(&[
+            "ocs",
+            "OCS_Node1",
+            "135, 443-444, 5060-5061, 5065, 5069, 5071-5074, 1 more",
+            "1",
+            "31744",
+            "31744"
+        ]),
+        "{text}"
+    );
+    let json = serde_json::to_value(CheckReport::new(&loaded, &owed)).unwrap();
+    assert_eq!(json["bill"]["maps"][1]["bytes"], 1_023_410_176);
+    assert_eq!(json["warnings"], serde_json::json!([]));
+
+    let none_left = render(&loaded, &bill(&loaded.model, (1, 65535)));
+    assert!(
+        none_left.contains("no port is left for SNAT"),
+        "{none_left}"
+    );
+}
