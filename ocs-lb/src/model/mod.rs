@@ -4,6 +4,9 @@
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
 pub mod bill;
+pub mod edits;
+pub mod policy;
+pub mod sizes;
 pub mod snat;
 
 use std::net::{IpAddr, SocketAddr};
