@@ -34,6 +34,7 @@ fn sample() -> Snapshot {
     };
     let cluster = ClusterView {
         name: "ocs".into(),
+        refused: BTreeMap::from([("limit".to_owned(), 3)]),
         max_connections: 40000,
         live: 7,
         pending: 2,
@@ -63,6 +64,7 @@ fn sample() -> Snapshot {
         dropped: counts(&[("malformed", 3), ("limit", 4)]),
     };
     Snapshot {
+        events_lost: 2,
         interfaces: vec![interface("eth0", "native"), interface("eth1", "generic")],
         clusters: vec![
             cluster,
