@@ -4,6 +4,7 @@
 //! [`model`], `model` knows neither aya nor tokio, and only `datapath` knows
 //! aya.
 
+pub mod admin;
 pub mod config;
 pub mod health;
 pub mod metrics;
