@@ -5,6 +5,7 @@
 //! aya.
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod health;
 pub mod metrics;
