@@ -4,6 +4,8 @@
 //! [`model`], `model` knows neither aya nor tokio, and only `datapath` knows
 //! aya.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod conflict;
 pub mod datapath;

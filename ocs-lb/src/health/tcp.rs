@@ -203,7 +203,12 @@ mod tests {
 
     use super::*;
 
-    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    /// A loopback address of this process' own: fixed ports do not collide with
+    /// a test run next door.
+    fn localhost() -> IpAddr {
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        Ipv4Addr::new(127, 77, high, low).into()
+    }
 
     #[test]
     fn the_range_avoids_snat_ports() {
@@ -255,10 +260,10 @@ mod tests {
 
     #[tokio::test]
     async fn accepts_from_a_port_of_the_range_and_resets() {
-        let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
+        let listener = TcpListener::bind((localhost(), 0)).unwrap();
         let target = listener.local_addr().unwrap();
         let ports = SourcePorts::new((20100, 20199));
-        let result = check(target, Some(LOCALHOST), &ports, Duration::from_secs(2)).await;
+        let result = check(target, Some(localhost()), &ports, Duration::from_secs(2)).await;
         assert_eq!(result, CheckResult::Ok);
         let (mut stream, peer) = listener.accept().unwrap();
         assert!((20100..=20199).contains(&peer.port()), "{peer}");
@@ -268,15 +273,15 @@ mod tests {
 
     #[tokio::test]
     async fn passes_over_ports_in_use() {
-        let target = TcpListener::bind((LOCALHOST, 0)).unwrap();
+        let target = TcpListener::bind((localhost(), 0)).unwrap();
         let busy: Vec<_> = (20200..20204)
-            .map(|port| TcpListener::bind((LOCALHOST, port)).unwrap())
+            .map(|port| TcpListener::bind((localhost(), port)).unwrap())
             .collect();
         let address = target.local_addr().unwrap();
         let limit = Duration::from_secs(2);
         let ports = SourcePorts::new((20200, 20204));
         assert_eq!(
-            check(address, Some(LOCALHOST), &ports, limit).await,
+            check(address, Some(localhost()), &ports, limit).await,
             CheckResult::Ok
         );
         let full = SourcePorts::new((20200, 20203));
@@ -290,7 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn tells_refusal_and_silence_apart() {
-        let gone = TcpListener::bind((LOCALHOST, 0)).unwrap();
+        let gone = TcpListener::bind((localhost(), 0)).unwrap();
         let address = gone.local_addr().unwrap();
         drop(gone);
         let ports = SourcePorts::new((20300, 20399));
@@ -302,7 +307,9 @@ mod tests {
 
         // A listener whose queue is full leaves further SYNs unanswered.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::new(LOCALHOST, 0).into()).unwrap();
+        socket
+            .bind(&SocketAddr::new(localhost(), 0).into())
+            .unwrap();
         socket.listen(0).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         let _held: Vec<_> = (0..3)

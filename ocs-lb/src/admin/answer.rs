@@ -1,0 +1,34 @@
+//! What answers look like on the wire: one of these objects, or the views of
+//! flows and sticky entries, one a line.
+
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::{ClusterView, InterfaceView, SnatView};
+
+/// The answer to `show backends`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Backends {
+    /// Clusters with the backends that were asked for.
+    pub clusters: Vec<ClusterView>,
+}
+
+/// The answer to `show drops`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Drops {
+    /// Interfaces with their counters.
+    pub interfaces: Vec<InterfaceView>,
+}
+
+/// The answer to `show snat`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Snat {
+    /// Destinations with their ports.
+    pub snat: Vec<SnatView>,
+}
+
+/// The answer to what cannot be served, or how a stream ends that broke.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The reason, for people.
+    pub error: String,
+}

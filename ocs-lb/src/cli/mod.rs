@@ -1,0 +1,290 @@
+//! The command line: what can be typed, and what `show` prints.
+
+pub mod show;
+mod table;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValue;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::admin::request::RequestError;
+use crate::admin::{Endpoint, Filter, Request, Show};
+
+pub use show::show;
+
+/// Where the configuration is unless `--config` says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/ocs-lb/config.yaml";
+/// Where the runtime socket is unless `--socket` or `OCS_LB_SOCKET` says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/ocs-lb/admin.sock";
+
+/// Done.
+pub const EXIT_DONE: u8 = 0;
+/// Failed, or not ready.
+pub const EXIT_FAILED: u8 = 1;
+/// Wrong usage or an invalid configuration.
+pub const EXIT_USAGE: u8 = 2;
+
+/// What was asked for on the command line.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Run the controller in the foreground.
+    Run {
+        /// The configuration file.
+        config: PathBuf,
+        /// Whether the datapath goes with the controller.
+        detach_on_exit: bool,
+    },
+    /// Validate a configuration and print the bill.
+    Check {
+        /// The configuration file.
+        config: PathBuf,
+        /// Whether the result is printed as JSON.
+        json: bool,
+    },
+    /// Ask a running controller.
+    Show(ShowCommand),
+}
+
+/// A question to a running controller.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShowCommand {
+    /// The controller's runtime socket.
+    pub socket: PathBuf,
+    /// What is asked.
+    pub request: Request,
+    /// Whether the answer is printed as JSON.
+    pub json: bool,
+}
+
+/// Kernel-accelerated SNAT load balancer for OCS, Lync and Skype for Business pools
+#[derive(Debug, Parser)]
+#[command(name = "ocs-lb", version)]
+struct Cli {
+    /// Runtime socket of the controller to ask
+    #[arg(long, global = true, value_name = "PATH", env = "OCS_LB_SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the controller in the foreground
+    Run {
+        /// Configuration file
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+        /// Stop forwarding when the controller ends
+        #[arg(long)]
+        detach_on_exit: bool,
+    },
+    /// Print every problem of a configuration, or what it will cost; touches nothing
+    Check {
+        /// Configuration file
+        #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask a running controller
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// What to show
+    what: Show,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Only of this cluster
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Only of this backend
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Only of this client
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    client: Option<Endpoint>,
+    /// Only of this VIP
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    vip: Option<Endpoint>,
+    /// Only with this SNAT address
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    snat: Option<Endpoint>,
+    /// Only in this state, as the table names it
+    #[arg(long)]
+    state: Option<String>,
+    /// Only flows without a packet for this long, such as 30m
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+}
+
+impl ValueEnum for Show {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Backends => "Clusters and their backends",
+            Self::Flows => "Flows, one a line",
+            Self::Sticky => "Sticky clients and their backends",
+            Self::Drops => "Packets by interface, verdict and reason",
+            Self::Snat => "SNAT ports in use by destination",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+/// Reads the process' arguments. Ends the process with usage and exit code 2
+/// where they make no sense, and with 0 after `--help` or `--version`.
+pub fn parse() -> Command {
+    try_parse(std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
+
+/// Reads arguments, the program's name first.
+///
+/// # Errors
+/// clap's, ready to print.
+pub fn try_parse<I, T>(arguments: I) -> Result<Command, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let Cli { socket, verb } = Cli::try_parse_from(arguments)?;
+    Ok(match verb {
+        Verb::Run {
+            config,
+            detach_on_exit,
+        } => Command::Run {
+            config,
+            detach_on_exit,
+        },
+        Verb::Check { config, json } => Command::Check { config, json },
+        Verb::Show(arguments) => {
+            let json = arguments.json;
+            let request = arguments.request().map_err(usage)?;
+            Command::Show(ShowCommand {
+                socket,
+                request,
+                json,
+            })
+        }
+    })
+}
+
+impl ShowArgs {
+    fn request(self) -> Result<Request, RequestError> {
+        let filter = Filter {
+            cluster: self.cluster,
+            backend: self.backend,
+            client: self.client,
+            vip: self.vip,
+            snat: self.snat,
+            state: self.state,
+            older_than_secs: self.older_than.map(|age| age.as_secs_f64()),
+        };
+        Request::new(self.what, filter)
+    }
+}
+
+fn usage(error: RequestError) -> clap::Error {
+    let text = match error {
+        RequestError::NotApplicable { show, filter } => {
+            let option = match filter {
+                "older_than_secs" => "older-than",
+                other => other,
+            };
+            format!("`show {show}` cannot be filtered by --{option}")
+        }
+        other => other.to_string(),
+    };
+    Cli::command().error(ErrorKind::ArgumentConflict, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, clap::Error> {
+        try_parse(line.split(' '))
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_and_check_have_defaults() {
+        assert_eq!(
+            parsed("ocs-lb run").unwrap(),
+            Command::Run {
+                config: DEFAULT_CONFIG.into(),
+                detach_on_exit: false
+            }
+        );
+        assert_eq!(
+            parsed("ocs-lb run --config x.yaml --detach-on-exit").unwrap(),
+            Command::Run {
+                config: "x.yaml".into(),
+                detach_on_exit: true
+            }
+        );
+        assert_eq!(
+            parsed("ocs-lb check --json").unwrap(),
+            Command::Check {
+                config: DEFAULT_CONFIG.into(),
+                json: true
+            }
+        );
+    }
+
+    #[test]
+    fn show_carries_its_filters() {
+        let line =
+            "ocs-lb show flows --json --cluster ocs --client 203.0.113.5 --vip 192.0.2.1:443 \
+            --snat 198.51.100.1 --state half-open --older-than 30m --socket /tmp/s"
+                .replace("            ", "");
+        let Command::Show(command) = parsed(&line).unwrap() else {
+            panic!("{line}");
+        };
+        assert!(command.json);
+        assert_eq!(command.socket, PathBuf::from("/tmp/s"));
+        let filter = command.request.filter;
+        assert_eq!(filter.older_than_secs, Some(1800.0));
+        assert_eq!(filter.vip.unwrap().port, Some(443));
+        assert_eq!(filter.used().len(), 6);
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        for line in [
+            "ocs-lb",
+            "ocs-lb frobnicate",
+            "ocs-lb show",
+            "ocs-lb show events",
+            "ocs-lb show drops --cluster ocs",
+            "ocs-lb show sticky --older-than 3s",
+            "ocs-lb show flows --older-than soon",
+            "ocs-lb show flows --client host",
+            "ocs-lb run --json",
+        ] {
+            let error = parsed(line).unwrap_err();
+            assert_eq!(error.exit_code(), i32::from(EXIT_USAGE), "{line}: {error}");
+        }
+        for line in ["ocs-lb --version", "ocs-lb --help", "ocs-lb show --help"] {
+            assert_eq!(
+                parsed(line).unwrap_err().exit_code(),
+                i32::from(EXIT_DONE),
+                "{line}"
+            );
+        }
+    }
+}

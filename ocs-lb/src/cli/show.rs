@@ -1,0 +1,327 @@
+//! `ocs-lb show`: asks the controller, prints tables or JSON.
+
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::process::ExitCode;
+
+use serde::de::DeserializeOwned;
+
+use super::table::{Column, Pager, bytes, number, seconds, text};
+use super::{EXIT_DONE, EXIT_FAILED, ShowCommand};
+use crate::admin::Show;
+use crate::admin::answer::{Backends, Drops, Snat};
+use crate::admin::client::{self, Answer, ClientError};
+use crate::snapshot::{ClusterView, FlowView, InterfaceView, SnatView, StickyView};
+
+/// Asks, and prints the answer on standard output or the reason why there is
+/// none on standard error. A reader that leaves early is no failure.
+pub fn show(command: &ShowCommand) -> ExitCode {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let printed = print(command, &mut out);
+    let code = match printed.and_then(|()| out.flush().map_err(ShowError::from)) {
+        Ok(()) => EXIT_DONE,
+        Err(ShowError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => EXIT_DONE,
+        Err(error) => {
+            // What came before the error is shown before it.
+            let _ = out.flush();
+            eprintln!("ocs-lb: {error}");
+            EXIT_FAILED
+        }
+    };
+    ExitCode::from(code)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ShowError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Prints the whole answer to `out`.
+fn print(command: &ShowCommand, out: &mut impl Write) -> Result<(), ShowError> {
+    let mut answer = client::ask(&command.socket, &command.request)?;
+    match (command.request.show, command.json) {
+        (Show::Flows | Show::Sticky, true) => array(answer, out),
+        (_, true) => Ok(writeln!(out, "{}", answer.only()?)?),
+        (Show::Flows, false) => rows(answer, out, FLOWS, flow),
+        (Show::Sticky, false) => rows(answer, out, STICKY, sticky),
+        (Show::Backends, false) => {
+            let Backends { clusters } = object(&mut answer)?;
+            Ok(backends(&clusters, out)?)
+        }
+        (Show::Drops, false) => {
+            let Drops { interfaces } = object(&mut answer)?;
+            Ok(drops(&interfaces, out)?)
+        }
+        (Show::Snat, false) => {
+            let Snat { snat: all } = object(&mut answer)?;
+            Ok(snat(&all, out)?)
+        }
+    }
+}
+
+fn object<T: DeserializeOwned>(answer: &mut Answer) -> Result<T, ClientError> {
+    let line = answer.only()?;
+    serde_json::from_str(&line).map_err(|error| answer.unreadable(error))
+}
+
+/// The lines as one JSON array. It stays open if the stream breaks: half an
+/// answer must not read as a whole one.
+fn array(answer: Answer, out: &mut impl Write) -> Result<(), ShowError> {
+    let mut separator = "[\n";
+    for line in answer {
+        let line = line?;
+        write!(out, "{separator}{line}")?;
+        separator = ",\n";
+    }
+    let start = if separator == "[\n" { "[" } else { "\n" };
+    Ok(writeln!(out, "{start}]")?)
+}
+
+fn rows<T: DeserializeOwned>(
+    mut answer: Answer,
+    out: &mut impl Write,
+    columns: &'static [Column],
+    cells: fn(T) -> Vec<String>,
+) -> Result<(), ShowError> {
+    let mut table = Pager::new(out, columns);
+    let mut broken = None;
+    while let Some(line) = answer.next() {
+        let view = line
+            .and_then(|line| serde_json::from_str(&line).map_err(|error| answer.unreadable(error)));
+        match view {
+            Ok(view) => table.row(cells(view))?,
+            Err(error) => {
+                broken = Some(error);
+                break;
+            }
+        }
+    }
+    table.finish()?;
+    broken.map_or(Ok(()), |error| Err(error.into()))
+}
+
+const FLOWS: &[Column] = &[
+    text("CLUSTER"),
+    text("CLIENT"),
+    text("VIP"),
+    text("SNAT"),
+    text("BACKEND"),
+    text("TO"),
+    text("STATE"),
+    number("IDLE"),
+    number("IN"),
+    number("OUT"),
+];
+
+fn flow(flow: FlowView) -> Vec<String> {
+    let at = |address, port| std::net::SocketAddr::new(address, port).to_string();
+    vec![
+        flow.cluster,
+        at(flow.client, flow.client_port),
+        at(flow.vip, flow.vip_port),
+        at(flow.snat, flow.snat_port),
+        flow.backend,
+        at(flow.backend_address, flow.backend_port),
+        flow.state,
+        seconds(flow.idle),
+        bytes(flow.bytes_in),
+        bytes(flow.bytes_out),
+    ]
+}
+
+const STICKY: &[Column] = &[
+    text("CLUSTER"),
+    text("CLIENT"),
+    text("BACKEND"),
+    number("EXPIRES"),
+];
+
+fn sticky(entry: StickyView) -> Vec<String> {
+    vec![
+        entry.cluster,
+        entry.client.to_string(),
+        entry.backend,
+        seconds(entry.expires_in),
+    ]
+}
+
+const BACKENDS: &[Column] = &[
+    text("CLUSTER"),
+    text("BACKEND"),
+    text("ADDRESS"),
+    text("STATE"),
+    text("READY"),
+    text("ROLE"),
+    number("WEIGHT"),
+    number("LIVE"),
+    number("PENDING"),
+    number("TOTAL"),
+    number("IN"),
+    number("OUT"),
+    text("LAST CHECK"),
+];
+
+fn backends(clusters: &[ClusterView], out: &mut impl Write) -> io::Result<()> {
+    let mut table = Pager::new(out, BACKENDS);
+    for cluster in clusters {
+        for backend in &cluster.backends {
+            // The datapath's weight differs while a backend starts slowly.
+            let weight = if backend.effective_weight == backend.weight {
+                backend.weight.to_string()
+            } else {
+                format!("{}/{}", backend.effective_weight, backend.weight)
+            };
+            table.row(vec![
+                cluster.name.clone(),
+                backend.name.clone(),
+                backend.address.clone(),
+                backend.state.clone(),
+                if backend.ready { "yes" } else { "no" }.to_owned(),
+                if backend.backup { "backup" } else { "active" }.to_owned(),
+                weight,
+                backend.live.to_string(),
+                backend.pending.to_string(),
+                backend.connections.to_string(),
+                bytes(backend.bytes_in),
+                bytes(backend.bytes_out),
+                backend.last_check.clone(),
+            ])?;
+        }
+    }
+    table.finish()
+}
+
+const DROPS: &[Column] = &[
+    text("INTERFACE"),
+    text("VERDICT"),
+    text("REASON"),
+    number("PACKETS"),
+];
+
+fn drops(interfaces: &[InterfaceView], out: &mut impl Write) -> io::Result<()> {
+    let mut table = Pager::new(out, DROPS);
+    for interface in interfaces {
+        for (verdict, reasons) in [
+            ("drop", &interface.dropped),
+            ("pass", &interface.passed),
+            ("forward", &interface.forwarded),
+        ] {
+            for (reason, packets) in reasons.iter().filter(|(_, packets)| **packets > 0) {
+                table.row(vec![
+                    interface.name.clone(),
+                    verdict.to_owned(),
+                    reason.clone(),
+                    packets.to_string(),
+                ])?;
+            }
+        }
+    }
+    table.finish()
+}
+
+const SNAT: &[Column] = &[
+    text("CLUSTER"),
+    text("ADDRESS"),
+    text("BACKEND"),
+    number("PORT"),
+    number("USED"),
+    number("LIMIT"),
+    number("USED %"),
+];
+
+fn snat(destinations: &[SnatView], out: &mut impl Write) -> io::Result<()> {
+    let mut table = Pager::new(out, SNAT);
+    for destination in destinations {
+        let share = 100.0 * f64::from(destination.used) / f64::from(destination.limit.max(1));
+        table.row(vec![
+            destination.cluster.clone(),
+            destination.address.clone(),
+            destination.backend.clone(),
+            destination.port.to_string(),
+            destination.used.to_string(),
+            destination.limit.to_string(),
+            format!("{share:.1}"),
+        ])?;
+    }
+    table.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::server::tests::{Memory, Running};
+    use crate::admin::{Filter, Request};
+
+    /// What `show` prints of a controller with `flows` flows.
+    async fn printed(show: Show, json: bool, flows: u16) -> String {
+        let server = Running::start(Memory { flows, gone: false }).await;
+        let command = ShowCommand {
+            socket: server.path.clone(),
+            request: Request::new(show, Filter::default()).unwrap(),
+            json,
+        };
+        let text = tokio::task::spawn_blocking(move || {
+            let mut out = Vec::new();
+            print(&command, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        });
+        let text = text.await.unwrap();
+        server.stop().await;
+        text
+    }
+
+    #[tokio::test]
+    async fn tables_are_for_people() {
+        let cases: [(Show, &str); 5] = [
+            (
+                Show::Backends,
+                "CLUSTER BACKEND   ADDRESS       STATE READY ROLE   WEIGHT LIVE PENDING TOTAL IN OUT LAST CHECK\n\
+                 ocs     OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n\
+                 lync    OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n",
+            ),
+            (
+                Show::Flows,
+                "CLUSTER CLIENT        VIP           SNAT           BACKEND   TO                STATE       IDLE IN  OUT\n\
+                 ocs     203.0.113.5:0 192.0.2.1:443 198.51.100.1:0 OCS_Node1 198.51.100.10:443 established 1.5s  1 2.0K\n",
+            ),
+            (
+                Show::Sticky,
+                "CLUSTER CLIENT      BACKEND   EXPIRES\n\
+                 ocs     203.0.113.5 OCS_Node1  29m59s\n\
+                 lync    203.0.113.5 OCS_Node1  29m59s\n",
+            ),
+            (
+                Show::Drops,
+                "INTERFACE VERDICT REASON PACKETS\n\
+                 eth0      drop    limit        4\n",
+            ),
+            (
+                Show::Snat,
+                "CLUSTER ADDRESS      BACKEND   PORT USED LIMIT USED %\n\
+                 ocs     198.51.100.1 OCS_Node1  443    5  1000    0.5\n\
+                 lync    198.51.100.1 OCS_Node1  443    5  1000    0.5\n",
+            ),
+        ];
+        for (show, expected) in cases {
+            let text = printed(show, false, 1).await;
+            assert_eq!(text, expected, "show {show}:\n{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn json_is_one_value() {
+        for show in Show::ALL {
+            for flows in [0, 1, 3] {
+                let text = printed(show, true, flows).await;
+                let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+                match show {
+                    Show::Flows => assert_eq!(value.as_array().unwrap().len(), usize::from(flows)),
+                    Show::Sticky => assert_eq!(value.as_array().unwrap().len(), 2),
+                    _ => assert!(value.is_object(), "{text}"),
+                }
+            }
+        }
+    }
+}
