@@ -1,21 +1,24 @@
 //! `ocs-lb run`: the controller's parts, and the order of their end.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use futures_util::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::socket::Socket;
+use crate::admin::{self, Filter, Source};
 use crate::conflict;
 use crate::datapath::owner::{self, Handle, Message};
 use crate::health::{self, Target, source_ports};
 use crate::metrics::server::{self, SnapshotFn};
-use crate::model::Model;
+use crate::model::{AdminSocket, Model};
 use crate::neighbor::{self, Netlink};
 use crate::setup::{Running, ephemeral_ports, set_up};
+use crate::snapshot::{FlowView, Snapshot, StickyView, Unavailable};
 
 /// Runs the controller until SIGTERM or SIGINT, then detaches.
 ///
@@ -61,6 +64,14 @@ async fn serve(model: Model, cancel: CancellationToken) -> anyhow::Result<()> {
                 .context("metrics")
         });
     }
+    for admin in &model.admin {
+        let socket = bind(admin).await?;
+        let (source, cancel) = (Arc::new(handle.clone()), cancel.clone());
+        servers.spawn(async move {
+            admin::server::serve(socket, source, cancel).await;
+            Ok(())
+        });
+    }
     drop(handle);
     tracing::info!(clusters = model.clusters.len(), "forwarding");
 
@@ -72,6 +83,14 @@ async fn serve(model: Model, cancel: CancellationToken) -> anyhow::Result<()> {
     cancel.cancel();
     while servers.join_next().await.is_some() {}
     result
+}
+
+/// A runtime socket; its directory is made where it is missing.
+async fn bind(socket: &AdminSocket) -> anyhow::Result<Socket> {
+    if let Some(directory) = socket.path.parent() {
+        std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    }
+    Ok(Socket::bind(&socket.path, socket.mode).await?)
 }
 
 fn refuse_conflicts(model: &Model) -> anyhow::Result<()> {
@@ -149,14 +168,24 @@ fn snapshots(handle: &Handle) -> SnapshotFn {
     })
 }
 
-/// Reads and validates a configuration; warnings go to the log.
-///
-/// # Errors
-/// Every problem, one a line.
-pub fn load(path: &Path) -> Result<Model, crate::config::Problems> {
-    let loaded = crate::config::load(path)?;
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+impl Source for Handle {
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, Unavailable>> {
+        Box::pin(Handle::snapshot(self))
     }
-    Ok(loaded.model)
+
+    fn flows(
+        &self,
+        filter: Filter,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<FlowView>, Unavailable>> {
+        let flows = Handle::flows(self, move |view| filter.flow(view));
+        Box::pin(async move { Ok(flows) })
+    }
+
+    fn sticky(
+        &self,
+        filter: Filter,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<StickyView>, Unavailable>> {
+        let entries = Handle::sticky(self, move |view| filter.sticky(view));
+        Box::pin(async move { Ok(entries) })
+    }
 }
