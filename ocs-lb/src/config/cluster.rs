@@ -70,6 +70,10 @@ pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Op
     let mut port_entry = Vec::new();
     for (i, item) in port_items.iter().enumerate() {
         let expanded = ports(item, report).unwrap_or_default();
+        // More than there are: some are listed twice, which is found later.
+        if served.len() > usize::from(u16::MAX) {
+            continue;
+        }
         port_entry.extend(expanded.iter().map(|_| i));
         served.extend(expanded);
     }
