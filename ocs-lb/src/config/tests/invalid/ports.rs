@@ -79,6 +79,13 @@ fn ports() {
             "port 443 is listed already, by clusters[0].ports[0] in line 5",
         ),
         (
+            "range twice",
+            ports("[5-9, 6-8]"),
+            5,
+            "clusters[0].ports[1]",
+            "port 6 is listed already",
+        ),
+        (
             "no listen",
             ports("[{target: 1}]"),
             5,
