@@ -106,39 +106,51 @@ fn listen(node: &Node, report: &mut Report<'_>) -> Option<(u16, u16)> {
     }
 }
 
-/// One entry of `ports`, expanded.
-pub(super) fn ports(node: &Node, report: &mut Report<'_>) -> Option<Vec<Port>> {
-    let same = |(first, last): (u16, u16)| {
-        (first..=last)
-            .map(|listen| Port {
-                listen,
-                target: listen,
-            })
-            .collect()
-    };
+/// One entry of `ports`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PortEntry {
+    first: u16,
+    last: u16,
+    target: Option<u16>,
+}
+
+impl PortEntry {
+    /// Every port of the entry, ascending.
+    pub fn expand(self) -> impl Iterator<Item = Port> {
+        (self.first..=self.last).map(move |listen| Port {
+            listen,
+            target: self.target.unwrap_or(listen),
+        })
+    }
+}
+
+/// `443`, `443/tcp`, `5070-5080` or `{listen, target}`.
+pub(super) fn ports(node: &Node, report: &mut Report<'_>) -> Option<PortEntry> {
     if node.text().is_some() {
-        return listen(node, report).map(same);
+        let (first, last) = listen(node, report)?;
+        return Some(PortEntry {
+            first,
+            last,
+            target: None,
+        });
     }
     let fields = node.fields(&["listen", "target", "allow", "sticky"], report)?;
     if let Some(allow) = fields.get("allow") {
         super::gate::empty_list(allow, report);
     }
     fields.refuse_keys(&["sticky"], report);
-    let target_node = fields.get("target");
     let target = fields.value("target", report, port);
     let (first, last) = fields.required("listen", "a port of 1 to 65535", report, listen)?;
-    match (target_node, target) {
-        (None, _) => Some(same((first, last))),
-        (Some(node), Some(_)) if first != last => {
-            let message = "a range keeps its ports: `target` needs a single `listen` port";
-            report.wrong(&node.place, message);
-            None
-        }
-        (Some(_), target) => Some(vec![Port {
-            listen: first,
-            target: target?,
-        }]),
+    if let (Some(node), true) = (fields.get("target"), first != last) {
+        let message = "a range keeps its ports: `target` needs a single `listen` port";
+        report.wrong(&node.place, message);
+        return None;
     }
+    Some(PortEntry {
+        first,
+        last,
+        target,
+    })
 }
 
 /// `1024-65535`: the ports of a SNAT pool.

@@ -69,9 +69,12 @@ pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Op
     let mut served: Vec<Port> = Vec::new();
     let mut port_entry = Vec::new();
     for (i, item) in port_items.iter().enumerate() {
-        let expanded = ports(item, report).unwrap_or_default();
-        port_entry.extend(expanded.iter().map(|_| i));
-        served.extend(expanded);
+        // More than there are: some are listed twice, which is found later.
+        let is_full = served.len() > usize::from(u16::MAX);
+        if let (Some(entry), false) = (ports(item, report), is_full) {
+            served.extend(entry.expand());
+            port_entry.resize(served.len(), i);
+        }
     }
     // Decoded once without a backend, so that a wrong one is found in any case.
     check::check(fields.get("check"), report);

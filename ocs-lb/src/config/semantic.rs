@@ -51,6 +51,7 @@ fn within(decoded: &Decoded, report: &mut Report<'_>) {
 
     let mut owner: HashMap<u16, usize> = HashMap::new();
     let mut mapped = None;
+    let mut reported = None;
     for (port, entry) in cluster.ports.iter().zip(&decoded.port_entry) {
         let Some(place) = decoded.port_entries.get(*entry) else {
             continue;
@@ -60,8 +61,9 @@ fn within(decoded: &Decoded, report: &mut Report<'_>) {
         }
         let first = *owner.entry(port.listen).or_insert(*entry);
         let at = decoded.port_entries.get(first);
-        // Within one entry the ports of a range differ.
-        if let (true, Some(at)) = (first != *entry, at) {
+        // Once for each entry, not for each port of a range.
+        if let (true, Some(at)) = (first != *entry && reported != Some(*entry), at) {
+            reported = Some(*entry);
             let message = format!("port {} is listed already, {}", port.listen, show(at));
             report.wrong(place, message);
         }

@@ -122,6 +122,9 @@ fn deep_and_wide_files() {
         "version: 1\nclusters: [{}]",
         "a, ".repeat(300_000)
     ));
+    // Few bytes, many ports.
+    let ranges = vec!["1-65535"; 20_000].join(", ");
+    survives(&super::with("[443, 5061]", &format!("[{ranges}]")));
     // Anchors that multiply: each level ten times the one before.
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {

@@ -1,0 +1,178 @@
+//! Keys outside clusters.
+
+use super::Edit::Top;
+use super::all_refused;
+
+#[test]
+fn host() {
+    all_refused(vec![
+        (
+            "interfaces word",
+            Top("interfaces: eth0"),
+            8,
+            "interfaces",
+            "auto, or a list",
+        ),
+        (
+            "no interfaces",
+            Top("interfaces: []"),
+            8,
+            "interfaces",
+            "auto, or a list",
+        ),
+        (
+            "long interface",
+            Top("interfaces:\n  - {name: abcdefghijklmnop}"),
+            9,
+            "interfaces[0].name",
+            "1 to 15 bytes",
+        ),
+        (
+            "interface path",
+            Top("interfaces: [a/b]"),
+            8,
+            "interfaces[0]",
+            "an interface name",
+        ),
+        (
+            "interface twice",
+            Top("interfaces: [a, {name: a}]"),
+            8,
+            "interfaces[1]",
+            "twice",
+        ),
+        (
+            "mode",
+            Top("interfaces: [{name: a, mode: fast}]"),
+            8,
+            "interfaces[0].mode",
+            "fast is not allowed; allowed: auto, native, generic",
+        ),
+        (
+            "half_open 0",
+            Top("tables: {half_open: 0}"),
+            8,
+            "tables.half_open",
+            "1 to 4194304",
+        ),
+        (
+            "half_open large",
+            Top("tables: {half_open: 5m}"),
+            8,
+            "tables.half_open",
+            "1 to 4194304",
+        ),
+        (
+            "flows",
+            Top("tables: {flows: lots}"),
+            8,
+            "tables.flows",
+            "lots is not allowed",
+        ),
+        (
+            "sweep",
+            Top("sweep: {interval: 1ms}"),
+            8,
+            "sweep.interval",
+            "100ms to 1m",
+        ),
+        (
+            "socket",
+            Top("admin: [{socket: admin.sock}]"),
+            8,
+            "admin[0].socket",
+            "an absolute path",
+        ),
+        (
+            "socket missing",
+            Top("admin: [{mode: 0600}]"),
+            8,
+            "admin[0].socket",
+            "required",
+        ),
+        (
+            "socket twice",
+            Top("admin: [{socket: /a}, {socket: /a}]"),
+            8,
+            "admin[1]",
+            "twice",
+        ),
+        (
+            "mode 8",
+            Top("admin: [{socket: /a, mode: '0680'}]"),
+            8,
+            "admin[0].mode",
+            "an octal mode",
+        ),
+        (
+            "mode decimal",
+            Top("admin: [{socket: /a, mode: 0o600}]"),
+            8,
+            "admin[0].mode",
+            "an octal mode",
+        ),
+        (
+            "setuid mode",
+            Top("admin: [{socket: /a, mode: '4755'}]"),
+            8,
+            "admin[0].mode",
+            "an octal mode",
+        ),
+        (
+            "metrics",
+            Top("metrics: {listen: localhost:7778}"),
+            8,
+            "metrics.listen",
+            "127.0.0.1:7778",
+        ),
+        (
+            "metrics port",
+            Top("metrics: {listen: '127.0.0.1:0'}"),
+            8,
+            "metrics.listen",
+            "an address with a port",
+        ),
+        (
+            "log level",
+            Top("log: {level: loud}"),
+            8,
+            "log.level",
+            "error, warn, info, debug, trace",
+        ),
+        (
+            "log target",
+            Top("log: {target: stdout}"),
+            8,
+            "log.target",
+            "stdout is not allowed; allowed: stderr",
+        ),
+        (
+            "defaults a word",
+            Top("defaults: none"),
+            8,
+            "defaults",
+            "a mapping",
+        ),
+        (
+            "hidden in defaults",
+            Top("defaults: {ports: [0]}"),
+            8,
+            "defaults.ports[0]",
+            "0 is not allowed",
+        ),
+        (
+            "once from defaults",
+            Top("defaults: {balance: x}"),
+            8,
+            "defaults.balance",
+            "x is not allowed",
+        ),
+        (
+            "unknown key of defaults",
+            Top("defaults: {tables: {}}"),
+            8,
+            "defaults.tables",
+            "unknown key",
+        ),
+    ]);
+}
