@@ -1,7 +1,7 @@
 //! Counters: verdicts by interface, and flows by backend.
 
 use ocs_lb_common::{
-    abi::{ClusterLoad, INTERFACE_INDEX_MASK, INTERFACE_SLOTS, MAX_BACKENDS},
+    abi::{ClusterLoad, INTERFACE_INDEX_MASK, INTERFACE_NO_TX, INTERFACE_SLOTS, MAX_BACKENDS},
     track::Count,
     verdict::{SLOTS, Verdict},
 };
@@ -11,14 +11,26 @@ use crate::{
     maps::{COUNTERS, INTERFACES, LOADS},
 };
 
+/// Slot of an interface plus one, and [`INTERFACE_NO_TX`]; 0 without a slot.
+#[inline(always)]
+fn interface(ifindex: u32) -> u32 {
+    INTERFACES
+        .get(ifindex & INTERFACE_INDEX_MASK)
+        .copied()
+        .unwrap_or(0)
+}
+
+/// Whether packets that leave where they came in go by `XDP_TX`.
+#[inline(always)]
+pub fn may_transmit(ifindex: u32) -> bool {
+    interface(ifindex) & INTERFACE_NO_TX == 0
+}
+
 /// Counts the end of a packet's way.
 #[inline(always)]
 pub fn verdict(ifindex: u32, verdict: Verdict) {
-    let slot = match INTERFACES.get(ifindex & INTERFACE_INDEX_MASK) {
-        // The last slot is for packets of interfaces without one.
-        None | Some(0) => INTERFACE_SLOTS - 1,
-        Some(slot) => (*slot - 1) & (INTERFACE_SLOTS - 1),
-    };
+    // The last slot is for packets of interfaces without one: 0 less 1.
+    let slot = interface(ifindex).wrapping_sub(1) & (INTERFACE_SLOTS - 1);
     if let Some(counter) = COUNTERS.get_ptr_mut(slot * SLOTS + verdict as u32) {
         // SAFETY: a per-CPU value, and programs do not interrupt each other
         // on one CPU within XDP.

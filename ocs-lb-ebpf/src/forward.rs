@@ -10,6 +10,7 @@ use ocs_lb_common::{
 };
 
 use crate::{
+    count,
     maps::{DEVICES, NEXT_HOPS},
     packet::XdpFrame,
 };
@@ -48,7 +49,8 @@ pub fn forward(frame: &mut XdpFrame<'_>, next_hop: u16) -> Exit {
         return Exit::of(Verdict::Malformed);
     };
     EthernetMut(bytes).set_addresses(&hop.destination, &hop.source);
-    if hop.ifindex == frame.ctx().ingress_ifindex() as u32 {
+    let ingress = frame.ctx().ingress_ifindex() as u32;
+    if hop.ifindex == ingress && count::may_transmit(ingress) {
         return Exit {
             verdict: Verdict::Tx,
             action: XDP_TX,

@@ -67,9 +67,9 @@ pub async fn set_up(model: &Model, netlink: &Netlink) -> anyhow::Result<Running>
     let sysctl = LoopbackForwarding::enable()
         .context("net.ipv4.conf.lo.forwarding could not be switched on")?;
     let mut attached = Vec::new();
-    for (name, ifindex, mode) in interfaces {
-        let one = attach(&mut loaded, &attached, &name, ifindex, mode)?;
-        tracing::info!(interface = name, mode = one.mode, "attached");
+    for (link, mode) in interfaces {
+        let one = attach(&mut loaded, &attached, &link, mode)?;
+        tracing::info!(interface = link.name, mode = one.mode, "attached");
         attached.push(one);
     }
     let sources = network
@@ -117,7 +117,7 @@ fn ipv4(address: IpAddr) -> anyhow::Result<Ipv4Addr> {
 
 /// The interfaces to attach to: those of the configuration, or those that
 /// carry VIPs, SNAT addresses and routes to backends.
-fn interfaces(model: &Model, network: &Network) -> anyhow::Result<Vec<(String, u32, AttachMode)>> {
+fn interfaces(model: &Model, network: &Network) -> anyhow::Result<Vec<(Link, AttachMode)>> {
     let by_name = |name: &str| network.links.iter().find(|link| link.name == name);
     if let Interfaces::Listed(listed) = &model.interfaces {
         return listed
@@ -126,7 +126,7 @@ fn interfaces(model: &Model, network: &Network) -> anyhow::Result<Vec<(String, u
                 let link = by_name(&interface.name).with_context(|| {
                     format!("interfaces: there is no interface {}", interface.name)
                 })?;
-                Ok((link.name.clone(), link.ifindex, interface.mode))
+                Ok((link.clone(), interface.mode))
             })
             .collect();
     }
@@ -153,7 +153,7 @@ fn interfaces(model: &Model, network: &Network) -> anyhow::Result<Vec<(String, u
         .links
         .iter()
         .filter(|link| indexes.contains(&link.ifindex) && link.name != "lo")
-        .map(|link| (link.name.clone(), link.ifindex, AttachMode::Auto))
+        .map(|link| (link.clone(), AttachMode::Auto))
         .collect();
     if found.is_empty() {
         bail!(

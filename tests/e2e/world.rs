@@ -85,7 +85,7 @@ impl World {
     /// `(live, pending)` of the first cluster, then `live` of each backend.
     pub fn counts(&self) -> (u64, u64, Vec<u64>) {
         let clusters = self.balancer.show("backends").expect("show backends");
-        let cluster = &clusters[0];
+        let cluster = &clusters["clusters"][0];
         let live = |value: &Value| value["live"].as_u64().expect("a count");
         let backends = cluster["backends"].as_array().expect("backends");
         (

@@ -35,6 +35,12 @@ pub const INTERFACE_SLOTS: u32 = 64;
 /// Interface indexes are taken modulo this to find a slot.
 pub const INTERFACE_INDEX_MASK: u32 = 4095;
 
+/// Bit of an interface's slot: its driver holds back what `XDP_TX` sends until
+/// something else wakes its peer, so redirect to the same interface instead.
+/// veth does, unless the peer has an XDP program of its own
+/// (`drivers/net/veth.c`: `veth_xdp_flush`).
+pub const INTERFACE_NO_TX: u32 = 1 << 31;
+
 /// `bpf_map_update_elem`: fail with `EEXIST` where the key is there already
 /// (`include/uapi/linux/bpf.h`).
 pub const BPF_NOEXIST: u64 = 1;

@@ -2,10 +2,11 @@
 
 use aya::programs::XdpMode;
 use aya::programs::links::FdLink;
-use ocs_lb_common::abi::{INTERFACE_INDEX_MASK, INTERFACE_SLOTS};
+use ocs_lb_common::abi::{INTERFACE_INDEX_MASK, INTERFACE_NO_TX, INTERFACE_SLOTS};
 
 use super::load::{LoadError, Loaded, xdp};
 use crate::model::AttachMode;
+use crate::neighbor::Link;
 
 /// Why the program could not be attached.
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +71,10 @@ pub struct Attached {
 pub fn attach(
     loaded: &mut Loaded,
     attached: &[Attached],
-    name: &str,
-    ifindex: u32,
+    target: &Link,
     mode: AttachMode,
 ) -> Result<Attached, AttachError> {
+    let (name, ifindex) = (target.name.as_str(), target.ifindex);
     let interface = || name.to_owned();
     let slot = attached.len() as u32;
     // The last slot counts packets of interfaces without one.
@@ -94,7 +95,11 @@ pub fn attach(
     loaded
         .maps
         .interfaces
-        .set(index, slot + 1, 0)
+        .set(
+            index,
+            slot + 1 | if target.veth { INTERFACE_NO_TX } else { 0 },
+            0,
+        )
         .map_err(map)?;
     loaded
         .maps

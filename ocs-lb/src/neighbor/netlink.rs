@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -42,6 +42,8 @@ pub struct Link {
     pub name: String,
     /// MAC address; zero where the link has none.
     pub mac: [u8; 6],
+    /// Whether it is one end of a veth pair.
+    pub veth: bool,
 }
 
 /// The kernel's way to a destination.
@@ -92,12 +94,16 @@ impl Netlink {
                     ifindex: message.header.index,
                     name: String::new(),
                     mac: [0; 6],
+                    veth: false,
                 };
                 for attribute in message.attributes {
                     match attribute {
                         LinkAttribute::IfName(name) => link.name = name,
                         LinkAttribute::Address(bytes) => {
                             link.mac = bytes.try_into().unwrap_or_default();
+                        }
+                        LinkAttribute::LinkInfo(info) => {
+                            link.veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
                         }
                         _ => {}
                     }
