@@ -211,6 +211,9 @@ impl Datapath {
         if is_plain(entry.state, packet.segment.flags) {
             return Ok(Some(entry));
         }
+        if packet.ttl <= 1 {
+            return Err(Verdict::TtlExceeded);
+        }
         let other_key = entry.peer_key();
         let mut other = *self.flows.get(&other_key).ok_or(Verdict::Race)?;
         let (word, direction) = if entry.is_reverse() {
