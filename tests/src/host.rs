@@ -10,7 +10,7 @@ use ocs_lb_common::abi::{
     Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
 };
 use ocs_lb_common::address::{Address as _, Be16, V4};
-use ocs_lb_common::classify::{Class, NoFlow, classify, without_flow};
+use ocs_lb_common::classify::{Class, NoFlow, classify, is_client, without_flow};
 use ocs_lb_common::parse::{Odd, Packet, parse_ether_type, parse_ipv4};
 use ocs_lb_common::rate::Budget;
 use ocs_lb_common::sweep::held;
@@ -304,7 +304,7 @@ impl Datapath {
             NoFlow::Ends(verdict) => return Err(verdict.into()),
             NoFlow::Reset => return Err(Stop::Reset),
         }
-        if !key.source.is_client() {
+        if !is_client(&key.source, self.addresses.get(&key.source).copied()) {
             return Err(Verdict::IllegalSource.into());
         }
         if packet.ttl <= 1 {
@@ -427,7 +427,8 @@ impl Datapath {
         ifindex: u32,
         now: Ticks,
     ) -> Result<Verdict, Verdict> {
-        if !packet.key.source.is_client() {
+        let source = &packet.key.source;
+        if !is_client(source, self.addresses.get(source).copied()) {
             return Err(Verdict::IllegalSource);
         }
         if !self.budget.take(now, self.settings.resets_per_cpu) {
