@@ -1,4 +1,5 @@
-//! Builds the eBPF object that the binary embeds.
+//! Builds the eBPF object that the binary embeds, and the one that the packet
+//! bench compares with.
 //!
 //! Runs cargo itself: the target needs flags that `aya-build` cannot pass
 //! (`-Ctarget-cpu=v3`, for atomics with a result).
@@ -22,11 +23,19 @@ fn main() {
     println!("cargo:rerun-if-env-changed=PATH");
 
     let target_dir = PathBuf::from(variable("OUT_DIR")).join("ebpf");
-    let object = build(&root, &target_dir);
-    println!("cargo:rustc-env=OCS_LB_EBPF_OBJECT={}", object.display());
+    let objects = build(&root, &target_dir);
+    for (variable, name) in [
+        ("OCS_LB_EBPF_OBJECT", "ocs-lb-ebpf"),
+        ("OCS_LB_FLOOR_OBJECT", "floor"),
+    ] {
+        println!(
+            "cargo:rustc-env={variable}={}",
+            objects.join(name).display()
+        );
+    }
 }
 
-/// Builds the object and returns its path.
+/// Builds the objects and returns their directory.
 fn build(root: &Path, target_dir: &Path) -> PathBuf {
     let mut flags = vec![
         "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
@@ -60,7 +69,7 @@ fn build(root: &Path, target_dir: &Path) -> PathBuf {
         Ok(status) => fail(&format!("the eBPF build ended with {status}")),
         Err(error) => fail(&format!("the eBPF build did not start: {error}")),
     }
-    target_dir.join("bpfel-unknown-none/release/ocs-lb-ebpf")
+    target_dir.join("bpfel-unknown-none/release")
 }
 
 fn variable(name: &str) -> String {

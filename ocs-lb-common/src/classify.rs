@@ -1,6 +1,7 @@
 //! Step two, for packets of no flow: whose are they?
 
 use crate::abi::{AddressFlags, Service, Unknown, Unserved};
+use crate::address::Address;
 use crate::verdict::Verdict;
 use crate::wire::Flags;
 
@@ -35,6 +36,15 @@ pub fn classify(address: Option<AddressFlags>, service: Option<Service>) -> Clas
         u if u == Unserved::Drop as u8 => Class::Ends(Verdict::UnservedDrop),
         _ => Class::Ends(Verdict::Unserved),
     }
+}
+
+/// Whether a packet may come from `source`. `known` is what the address lookup
+/// tells of it: no client has a VIP or a SNAT address, and an answer to one
+/// would come back to ourselves.
+#[inline(always)]
+pub fn is_client<A: Address>(source: &A, known: Option<AddressFlags>) -> bool {
+    let ours = AddressFlags::VIP | AddressFlags::SNAT;
+    source.is_client() && !known.is_some_and(|flags| flags.any(ours))
 }
 
 /// What a packet to a served port means when no flow knows it.
@@ -115,6 +125,25 @@ mod tests {
         for (address, service, class) in cases {
             assert_eq!(classify(address, service), class, "{address:?}");
         }
+    }
+
+    #[test]
+    fn no_client_has_our_address() {
+        let client = crate::address::V4([192, 0, 2, 10]);
+        assert!(is_client(&client, None));
+        assert!(is_client(
+            &client,
+            flags(AddressFlags::HOST, Unserved::Pass)
+        ));
+        assert!(!is_client(
+            &client,
+            flags(AddressFlags::VIP, Unserved::Pass)
+        ));
+        assert!(!is_client(
+            &client,
+            flags(AddressFlags::SNAT, Unserved::Pass)
+        ));
+        assert!(!is_client(&crate::address::V4([127, 0, 0, 1]), None));
     }
 
     #[test]

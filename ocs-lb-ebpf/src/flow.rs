@@ -43,6 +43,10 @@ fn change<A: Family>(
     entry: &'static mut Flow<A>,
     now: Now,
 ) -> Result<Option<&'static mut Flow<A>>, Verdict> {
+    // It goes no further, so its receiver never learns what it says.
+    if packet.ttl <= 1 {
+        return Err(Verdict::TtlExceeded);
+    }
     let Some(other) = A::flows().get_ptr_mut(&entry.peer_key()) else {
         // Its other half is being deleted.
         return Err(Verdict::Race);

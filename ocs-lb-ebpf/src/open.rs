@@ -6,7 +6,7 @@ use ocs_lb_common::{
         RefuseAction, Service, ServiceKey, StickyKey, StickyValue, backend_index,
     },
     address::Be16,
-    classify::{Class, NoFlow, classify, without_flow},
+    classify::{Class, NoFlow, classify, is_client, without_flow},
     parse::Packet,
     select::{self, Scan},
     track::{StateWord, start},
@@ -85,7 +85,9 @@ fn try_open<A: Family>(
         NoFlow::Ends(verdict) => return Err(verdict.into()),
         NoFlow::Reset => return Err(Stop::Reset),
     }
-    if !key.source.is_client() {
+    // SAFETY: as above.
+    let source = unsafe { A::addresses().get(&key.source) }.copied();
+    if !is_client(&key.source, source) {
         return Err(Verdict::IllegalSource.into());
     }
     if packet.ttl <= 1 {

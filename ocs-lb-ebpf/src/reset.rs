@@ -1,6 +1,6 @@
 //! Answers with a RST, within their rate.
 
-use ocs_lb_common::{parse::Packet, verdict::Verdict};
+use ocs_lb_common::{classify::is_client, parse::Packet, verdict::Verdict};
 
 use crate::{
     forward::{Exit, forward},
@@ -25,7 +25,9 @@ fn try_answer<A: Family>(
     packet: &Packet<A>,
     now: Now,
 ) -> Result<Exit, Verdict> {
-    if !packet.key.source.is_client() {
+    // SAFETY: a value of a map that only the controller writes.
+    let source = unsafe { A::addresses().get(&packet.key.source) }.copied();
+    if !is_client(&packet.key.source, source) {
         return Err(Verdict::IllegalSource);
     }
     let limit = SETTINGS

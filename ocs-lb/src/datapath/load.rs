@@ -76,7 +76,8 @@ pub struct Loaded {
     pub maps: Maps,
     /// Kernel ids of the maps that are walked beside their owner.
     pub ids: MapIds,
-    events: Option<RingBuf<MapData>>,
+    /// Events from the datapath, until they are taken.
+    pub events: Option<RingBuf<MapData>>,
     /// Name, entries and locked bytes of every map.
     pub bill: Vec<MapBill>,
 }

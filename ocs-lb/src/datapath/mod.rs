@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod attach;
 pub mod events;
+pub mod floor;
 pub mod load;
 pub mod owner;
 pub mod read;

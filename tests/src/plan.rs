@@ -1,0 +1,160 @@
+//! A small world as a controller would describe it, for the loaded programs
+//! and for the host's model alike: one cluster, one VIP, two backends.
+
+use ocs_lb_common::abi::{
+    AddressFlags, Backend, Cluster, NextHop, SNAT_ADDRESSES, Service, ServiceKey, Settings, Slot,
+};
+use ocs_lb_common::address::{Be16, V4};
+use ocs_lb_common::select::stride;
+use ocs_lb_common::ticks::duration;
+
+use crate::net::{LAN_MAC, Net, backend_mac};
+use crate::packet::End;
+use std::time::Duration;
+
+/// The VIP.
+pub const VIP: [u8; 4] = [192, 0, 2, 1];
+/// The address backends see.
+pub const SNAT: [u8; 4] = [198, 51, 100, 1];
+/// Addresses of the backends.
+pub const BACKENDS: [[u8; 4]; 2] = [[198, 51, 100, 11], [198, 51, 100, 12]];
+/// A client behind the gateway.
+pub const CLIENT: End = ([203, 0, 113, 7], 40_000);
+/// What most tests dial.
+pub const SERVICE: End = (VIP, 5061);
+/// First SNAT port.
+pub const LOW: u16 = 20_000;
+/// Index of the next hop to the first backend; the second's is one more.
+pub const FIRST_HOP: u16 = 1;
+
+/// Everything a test may vary.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Policy, with its slots.
+    pub cluster: Cluster,
+    /// Served ports of the VIP and their targets.
+    pub ports: Vec<(u16, u16)>,
+    /// Unserved ports of the VIP, an [`Unserved`](ocs_lb_common::abi::Unserved).
+    pub unserved: u8,
+    /// The source towards backends.
+    pub snat: [u8; 4],
+    /// SNAT ports.
+    pub range: (u16, u16),
+    /// Whether the way to the backends is known.
+    pub hops_valid: bool,
+    /// Whether `lan0` takes redirected packets.
+    pub redirects: bool,
+    /// What every program is told.
+    pub settings: Settings,
+    /// Entries of the flow map, two a flow.
+    pub flows: u32,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        let minutes = duration(Duration::from_secs(1800));
+        let mut cluster = Cluster {
+            backends: 2,
+            sticky: 1,
+            max_connections: 100_000,
+            sticky_expire: minutes,
+            connect_timeout: duration(Duration::from_secs(4)),
+            idle_timeout: minutes,
+            half_closed_timeout: minutes,
+            ..Cluster::default()
+        };
+        for slot in &mut cluster.slots[..2] {
+            *slot = Slot {
+                weight: 1,
+                flags: Slot::STICKY,
+            };
+        }
+        let mut plan = Self {
+            cluster,
+            ports: vec![(5061, 5061), (443, 4443)],
+            unserved: 0,
+            snat: SNAT,
+            range: (LOW, LOW + 9_999),
+            hops_valid: true,
+            redirects: true,
+            settings: Settings {
+                resets_per_cpu: 1_000_000,
+                port_maps: 64,
+            },
+            flows: 65_536,
+        };
+        plan.reweigh();
+        plan
+    }
+}
+
+impl Plan {
+    /// Brings what is derived from the weights up to date.
+    pub fn reweigh(&mut self) {
+        let weights = self.cluster.slots.iter().map(|slot| u32::from(slot.weight));
+        self.cluster.total_weight = weights.sum();
+        self.cluster.stride = stride(self.cluster.total_weight);
+    }
+
+    /// Our addresses and what they are for.
+    pub fn addresses(&self) -> Vec<(V4, AddressFlags)> {
+        let flags = |bits, unserved| AddressFlags {
+            bits,
+            unserved,
+            pad: 0,
+        };
+        if self.snat == VIP {
+            let both = AddressFlags::VIP | AddressFlags::SNAT;
+            return vec![(V4(VIP), flags(both, self.unserved))];
+        }
+        vec![
+            (V4(VIP), flags(AddressFlags::VIP, self.unserved)),
+            (V4(self.snat), flags(AddressFlags::SNAT, 0)),
+        ]
+    }
+
+    /// Served ports.
+    pub fn services(&self) -> Vec<(ServiceKey<V4>, Service)> {
+        let service = |(listen, target): &(u16, u16)| {
+            let target_port = Be16::new(*target);
+            (
+                ServiceKey::tcp(V4(VIP), Be16::new(*listen)),
+                Service {
+                    cluster: 0,
+                    target_port,
+                },
+            )
+        };
+        self.ports.iter().map(service).collect()
+    }
+
+    /// The backends, by slot.
+    pub fn backends(&self) -> Vec<Backend<V4>> {
+        let mut snat = [V4::default(); SNAT_ADDRESSES];
+        snat[0] = V4(self.snat);
+        let backend = |(slot, address): (usize, &[u8; 4])| Backend {
+            address: V4(*address),
+            port: Be16::default(),
+            next_hop: FIRST_HOP + slot as u16,
+            port_low: self.range.0,
+            port_high: self.range.1,
+            snat_len: 1,
+            pad: 0,
+            snat,
+        };
+        BACKENDS.iter().enumerate().map(backend).collect()
+    }
+
+    /// The next hops to the backends, by slot.
+    pub fn next_hops(&self, net: Net) -> Vec<NextHop> {
+        let hop = |address: &[u8; 4]| NextHop {
+            destination: backend_mac(address[3]),
+            valid: u16::from(self.hops_valid),
+            source: LAN_MAC,
+            pad: 0,
+            ifindex: net.lan,
+            generation: 0,
+        };
+        BACKENDS.iter().map(hop).collect()
+    }
+}

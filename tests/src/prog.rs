@@ -1,0 +1,300 @@
+//! The loaded programs over a [`Plan`]'s maps, run frame by frame through
+//! `BPF_PROG_TEST_RUN`.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::{TestRun as _, TestRunOptions};
+use ocs_lb::datapath::load::{Loaded, load, xdp};
+use ocs_lb::datapath::sweep;
+use ocs_lb::model::sizes::Sizes;
+use ocs_lb_common::abi::{
+    ClusterLoad, Event, FIRST_LEARNED, Flow, FlowKey, INTERFACE_SLOTS, NextHopKey, PortMap,
+    SnatKey, StickyKey, StickyValue, backend_index,
+};
+use ocs_lb_common::address::{Be16, V4};
+use ocs_lb_common::sweep::Report;
+use ocs_lb_common::verdict::{SLOTS, Verdict};
+
+use crate::net::{self, GATEWAY, Net};
+use crate::packet::End;
+use crate::plan::{BACKENDS, FIRST_HOP, Plan};
+
+/// Room for a frame to grow: none of ours does.
+const SLACK: usize = 64;
+
+/// An `xdp_action` (`include/uapi/linux/bpf.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The program failed.
+    Aborted,
+    /// Gone.
+    Drop,
+    /// To the host's stack.
+    Pass,
+    /// Out of the interface it came in.
+    Tx,
+    /// Out of another interface.
+    Redirect,
+}
+
+impl Action {
+    /// From a program's return value.
+    pub const fn from_code(code: u32) -> Self {
+        match code {
+            1 => Self::Drop,
+            2 => Self::Pass,
+            3 => Self::Tx,
+            4 => Self::Redirect,
+            _ => Self::Aborted,
+        }
+    }
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the kernel is to do.
+    pub action: Action,
+    /// What was counted; exactly one.
+    pub verdict: Verdict,
+    /// The frame afterwards.
+    pub bytes: Vec<u8>,
+}
+
+/// A loaded datapath in a namespace of its own.
+pub struct World {
+    /// Programs and maps.
+    pub loaded: Loaded,
+    /// Interfaces.
+    pub net: Net,
+    counted: HashMap<(u32, Verdict), u64>,
+}
+
+/// What `load` wants to know of sizes.
+const fn sizes(plan: &Plan) -> Sizes {
+    Sizes {
+        flows: plan.flows,
+        sticky: 65_536,
+        port_maps: plan.settings.port_maps,
+    }
+}
+
+/// Loads the programs with maps of a plan's sizes.
+///
+/// # Errors
+/// The kernel's.
+pub fn load_plan(plan: &Plan) -> Result<Loaded> {
+    Ok(load(&sizes(plan))?)
+}
+
+impl World {
+    /// Loads and fills, as the controller would.
+    ///
+    /// # Errors
+    /// The kernel's; without root at the first step.
+    pub fn new(plan: &Plan) -> Result<Self> {
+        let net = net::enter()?;
+        let mut world = Self {
+            loaded: load_plan(plan)?,
+            net,
+            counted: HashMap::new(),
+        };
+        world.fill(plan).context("filling the maps")?;
+        Ok(world)
+    }
+
+    fn fill(&mut self, plan: &Plan) -> Result<()> {
+        let maps = &mut self.loaded.maps;
+        for (address, flags) in plan.addresses() {
+            maps.addresses.insert(address, flags, 0)?;
+        }
+        for (key, service) in plan.services() {
+            maps.services.insert(key, service, 0)?;
+        }
+        for (slot, backend) in plan.backends().into_iter().enumerate() {
+            maps.backends
+                .set(backend_index(0, slot as u16), backend, 0)?;
+        }
+        for (slot, hop) in plan.next_hops(self.net).into_iter().enumerate() {
+            let id = u32::from(FIRST_HOP) + slot as u32;
+            maps.next_hops.set(id, hop, 0)?;
+            let key = NextHopKey {
+                ifindex: self.net.lan,
+                address: V4(BACKENDS[slot]),
+            };
+            maps.next_hop_ids.insert(key, id, 0)?;
+        }
+        maps.clusters.set(0, plan.cluster, 0)?;
+        for (slot, ifindex) in [self.net.wan, self.net.lan].into_iter().enumerate() {
+            maps.interfaces.set(ifindex, slot as u32 + 1, 0)?;
+            if plan.redirects {
+                maps.devices.insert(ifindex, ifindex, None, 0)?;
+            }
+        }
+        maps.settings.set(0, plan.settings, 0)?;
+        Ok(())
+    }
+
+    /// Runs the XDP program on a frame that comes in on an interface.
+    ///
+    /// # Errors
+    /// The kernel's, or when not exactly one verdict was counted.
+    pub fn run(&mut self, ifindex: u32, frame: &[u8]) -> Result<Outcome> {
+        let (action, bytes) = self.run_uncounted(ifindex, frame)?;
+        let slot = if ifindex == self.net.wan { 0 } else { 1 };
+        let mut found = Vec::new();
+        for verdict in Verdict::ALL {
+            let now = self.counter(slot, *verdict)?;
+            let before = self.counted.insert((slot, *verdict), now).unwrap_or(0);
+            found.extend((before..now).map(|_| *verdict));
+        }
+        ensure!(found.len() == 1, "counted {found:?} for one frame");
+        Ok(Outcome {
+            action,
+            verdict: found[0],
+            bytes,
+        })
+    }
+
+    fn run_uncounted(&mut self, ifindex: u32, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex,
+        // rx_queue_index, egress_ifindex.
+        let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0]
+            .into_iter()
+            .flat_map(u32::to_ne_bytes)
+            .collect();
+        let mut bytes = vec![0; frame.len() + SLACK];
+        let result = xdp(&mut self.loaded.ebpf)?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut bytes),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        })?;
+        bytes.truncate(result.data_size_out as usize);
+        Ok((Action::from_code(result.return_value), bytes))
+    }
+
+    /// Frames counted on an interface's slot, over all CPUs.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn counter(&self, slot: u32, verdict: Verdict) -> Result<u64> {
+        let index = (slot % INTERFACE_SLOTS) * SLOTS + verdict as u32;
+        Ok(self.loaded.maps.counters.get(&index, 0)?.iter().sum())
+    }
+
+    /// Runs the sweep once.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn sweep(&mut self) -> Result<Report> {
+        Ok(sweep::run(&mut self.loaded)?.0)
+    }
+
+    /// Counts of the cluster.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn load(&self) -> Result<ClusterLoad> {
+        Ok(self.loaded.maps.loads.get(&0, 0)?)
+    }
+
+    /// Half-open and live flows of the cluster, after a check that the sum
+    /// over the backends is the same.
+    ///
+    /// # Errors
+    /// The map's, or where the sums differ.
+    pub fn held(&self) -> Result<(u32, u32)> {
+        let load = self.load()?;
+        let pending: u32 = load.slots.iter().map(|slot| slot.pending).sum();
+        let live: u32 = load.slots.iter().map(|slot| slot.live).sum();
+        ensure!(
+            (load.pending, load.live) == (pending, live),
+            "the cluster counts ({}, {}), its backends ({pending}, {live})",
+            load.pending,
+            load.live
+        );
+        Ok((pending, live))
+    }
+
+    /// Every entry of the flow map.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn flows(&self) -> Result<HashMap<FlowKey<V4>, Flow<V4>>> {
+        Ok(self
+            .loaded
+            .maps
+            .flows
+            .iter()
+            .collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// The entry of a packet from `source` to `destination`.
+    pub fn flow(&self, source: End, destination: End) -> Option<Flow<V4>> {
+        self.loaded
+            .maps
+            .flows
+            .get(&key(source, destination), 0)
+            .ok()
+    }
+
+    /// The SNAT ports towards a backend, where any was ever used.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn port_map(&self, snat: [u8; 4], backend: End) -> Result<PortMap> {
+        let key = SnatKey {
+            snat: V4(snat),
+            backend: V4(backend.0),
+            port: Be16::new(backend.1),
+            proto: 6,
+            pad: 0,
+        };
+        let index = self.loaded.maps.destinations.get(&key, 0)?;
+        Ok(self.loaded.maps.port_maps.get(&index, 0)?)
+    }
+
+    /// The sticky entry of a client.
+    pub fn sticky(&self, client: [u8; 4]) -> Option<StickyValue> {
+        let key = StickyKey {
+            address: V4(client),
+            cluster: 0,
+            pad: 0,
+        };
+        self.loaded.maps.sticky.get(&key, 0).ok()
+    }
+
+    /// The next event from the programs.
+    pub fn event(&mut self) -> Option<Event> {
+        let item = self.loaded.events.as_mut()?.next()?;
+        let (words, address) = item.split_at_checked(8)?;
+        let word = |at: usize| Some(u32::from_ne_bytes(*words.get(at..)?.first_chunk()?));
+        Some(Event {
+            kind: word(0)?,
+            ifindex: word(4)?,
+            address: *address.first_chunk()?,
+        })
+    }
+
+    /// Makes the gateway a known next hop, so that the host's model and the
+    /// program number it alike.
+    pub const fn gateway_hop(&self) -> (NextHopKey<V4>, u32) {
+        let key = NextHopKey {
+            ifindex: self.net.wan,
+            address: V4(GATEWAY),
+        };
+        (key, FIRST_LEARNED)
+    }
+}
+
+/// The key of a packet.
+pub fn key(source: End, destination: End) -> FlowKey<V4> {
+    FlowKey::tcp(
+        V4(source.0),
+        Be16::new(source.1),
+        V4(destination.0),
+        Be16::new(destination.1),
+    )
+}

@@ -1,0 +1,151 @@
+//! The same random frames to the host's model and to the loaded program:
+//! verdict, action and bytes must be equal, and so must all that is left.
+
+mod traffic;
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use nix::time::{ClockId, clock_gettime};
+use ocs_lb_common::abi::{Flow, FlowKey, NextHop};
+use ocs_lb_common::address::V4;
+use ocs_lb_common::ticks::Ticks;
+use ocs_lb_common::track::StateWord;
+use ocs_lb_common::verdict::{Kind, Verdict};
+use ocs_lb_tests::host::Datapath;
+use ocs_lb_tests::net::{GATEWAY_MAC, LAN_MAC, Net, WAN_MAC, backend_mac};
+use ocs_lb_tests::packet::{dump, verify};
+use ocs_lb_tests::plan::{BACKENDS, Plan};
+use ocs_lb_tests::prog::World;
+use traffic::Traffic;
+
+/// Frames of one run; `OCS_LB_FRAMES` asks for another number.
+const FRAMES: usize = 20_000;
+/// `OCS_LB_SEED` asks for another one.
+const SEED: u64 = 5061;
+
+/// The routing table of [`ocs_lb_tests::net`], as far as the traffic needs it.
+fn route(net: Net, to: V4) -> Result<NextHop, Verdict> {
+    let (ifindex, destination, source) = match to.0 {
+        [203, 0, 113, _] | [100, 64..=127, _, _] => (net.wan, GATEWAY_MAC, WAN_MAC),
+        [10, 99, _, _] => return Err(Verdict::NoNeighbor),
+        own if BACKENDS.contains(&own) => (net.lan, backend_mac(own[3]), LAN_MAC),
+        [198, 51, 100, host] if !matches!(host, 0 | 2 | 255) => return Err(Verdict::NoNeighbor),
+        _ => return Err(Verdict::NoRoute),
+    };
+    Ok(NextHop {
+        destination,
+        valid: 1,
+        source,
+        pad: 0,
+        ifindex,
+        generation: 0,
+    })
+}
+
+/// Without what two runs cannot share: the generation is random, learned next
+/// hops are numbered in order of appearance, and clocks move on.
+fn comparable(flows: HashMap<FlowKey<V4>, Flow<V4>>) -> HashMap<FlowKey<V4>, Flow<V4>> {
+    let mask = |flow: Flow<V4>| Flow {
+        state: StateWord(flow.state.0 & 0xffff),
+        next_hop: 0,
+        last_seen: Ticks(0),
+        ..flow
+    };
+    flows
+        .into_iter()
+        .map(|(key, flow)| (key, mask(flow)))
+        .collect()
+}
+
+fn coarse_now() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+#[test]
+#[ignore = "needs root"]
+fn host_and_kernel_agree() {
+    let seed = number("OCS_LB_SEED", SEED);
+    let frames = number("OCS_LB_FRAMES", FRAMES as u64);
+    println!("OCS_LB_SEED={seed} OCS_LB_FRAMES={frames}");
+    // Small enough that limits and exhausted ports are met.
+    let mut plan = Plan {
+        range: (20_000, 20_149),
+        ..Plan::default()
+    };
+    plan.cluster.max_connections = 400;
+    plan.cluster.slots[0].weight = 3;
+    plan.reweigh();
+    let mut world = World::new(&plan).expect("a world");
+    let net = world.net;
+    let mut host = Datapath::new(&plan, net, move |to| route(net, to));
+    let mut traffic = Traffic::new(seed);
+    let mut met: HashMap<Verdict, u64> = HashMap::new();
+    let start = Instant::now();
+    for at in 0..frames {
+        let (from_lan, frame) = traffic.next(&host.flows);
+        let ifindex = if from_lan { net.lan } else { net.wan };
+        let expected = host.run(ifindex, &frame, coarse_now());
+        let outcome = world.run(ifindex, &frame).expect("a run");
+        assert!(
+            outcome == expected,
+            "frame {at} of seed {seed}:\n{}kernel {:?} {:?}\n{}host {:?} {:?}\n{}",
+            dump(&frame),
+            outcome.verdict,
+            outcome.action,
+            dump(&outcome.bytes),
+            expected.verdict,
+            expected.action,
+            dump(&expected.bytes)
+        );
+        let kind = outcome.verdict.kind();
+        if kind == Kind::Pass {
+            assert_eq!(outcome.bytes, frame, "frame {at}: passed, but changed");
+        }
+        if kind == Kind::Forward && verify(&frame).is_ok() {
+            assert_eq!(verify(&outcome.bytes), Ok(()), "frame {at} of seed {seed}");
+        }
+        *met.entry(outcome.verdict).or_default() += 1;
+    }
+    let mut rows: Vec<_> = met.iter().collect();
+    rows.sort_by_key(|(verdict, _)| **verdict as u8);
+    println!("{:.1} s; {rows:?}", start.elapsed().as_secs_f64());
+    assert_eq!(
+        comparable(world.flows().expect("flows")),
+        comparable(host.flows)
+    );
+    assert_eq!(world.load().expect("counts"), host.load);
+    world.held().expect("consistent counts");
+    if (seed, frames) == (SEED, FRAMES as u64) {
+        for verdict in EXPECTED {
+            assert!(met.contains_key(&verdict), "{verdict:?} was never met");
+        }
+    }
+}
+
+/// What the traffic is mixed to meet.
+const EXPECTED: [Verdict; 18] = [
+    Verdict::Tx,
+    Verdict::Redirect,
+    Verdict::Answered,
+    Verdict::NotIp,
+    Verdict::FamilyNotWired,
+    Verdict::NotOurs,
+    Verdict::NotTcp,
+    Verdict::Unserved,
+    Verdict::HostSnat,
+    Verdict::Vlan,
+    Verdict::Malformed,
+    Verdict::Fragment,
+    Verdict::TtlExceeded,
+    Verdict::UnknownFlow,
+    Verdict::NoNeighbor,
+    Verdict::NoRoute,
+    Verdict::Limit,
+    Verdict::IllegalSource,
+];
