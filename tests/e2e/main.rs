@@ -1,6 +1,6 @@
 //! End-to-end tests: real clients and servers in namespaces, the balancer
 //! between, as users start it. They need root:
-//! `cargo test --release -p ocs-lb-tests --test e2e -- --ignored --test-threads=1`.
+//! `cargo build -p ocs-lb && cargo test -p ocs-lb-tests --test e2e -- --ignored --test-threads=1`.
 
 mod flows;
 mod health;

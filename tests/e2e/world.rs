@@ -41,11 +41,11 @@ pub struct World {
 /// The balancer that was built with these tests.
 pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a path");
-    let target = test.ancestors().nth(2).expect("target/release/deps/test");
+    let target = test.ancestors().nth(2).expect("target/PROFILE/deps/test");
     let binary = target.join("ocs-lb");
     assert!(
         binary.exists(),
-        "{} is missing: cargo build --release -p ocs-lb",
+        "{} is missing: cargo build -p ocs-lb (in the same profile)",
         binary.display()
     );
     binary
