@@ -18,6 +18,8 @@ use ocs_lb_common::{
     verdict::SLOTS,
 };
 
+use crate::time::Reading;
+
 const COUNTER_SLOTS: usize = (INTERFACE_SLOTS * SLOTS) as usize;
 
 /// Flows, both directions. A plain hash: nothing is ever evicted.
@@ -74,6 +76,9 @@ pub static COUNTERS: PerCpuArray<u64, COUNTER_SLOTS> = PerCpuArray::new();
 /// What each CPU used of the rate of resets.
 #[btf_map]
 pub static RESET_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+/// The clock as each CPU read it last.
+#[btf_map]
+pub static CLOCK: PerCpuArray<Reading, 1> = PerCpuArray::new();
 /// Allocation cursors: 0 next hops, 1 port maps.
 #[btf_map]
 pub static CURSORS: Array<u32, 2> = Array::new();

@@ -1,16 +1,17 @@
 //! The datapath on the host: the programs' composition of the pure core, over
 //! ordinary maps. Whatever `ocs-lb-ebpf` does with a packet, this does too.
 
+mod open;
 mod ports;
 
 use std::collections::{HashMap, HashSet};
 
 use ocs_lb_common::abi::{
-    AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, NextHop, REVERSE, RefuseAction,
-    Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
+    AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, NextHop, Service, ServiceKey,
+    Settings, SnatKey, StickyKey, StickyValue,
 };
-use ocs_lb_common::address::{Address as _, Be16, V4};
-use ocs_lb_common::classify::{Class, NoFlow, classify, is_client, without_flow};
+use ocs_lb_common::address::V4;
+use ocs_lb_common::classify::is_client;
 use ocs_lb_common::parse::{Odd, Packet, parse_ether_type, parse_ipv4};
 use ocs_lb_common::rate::Budget;
 use ocs_lb_common::sweep::held;
@@ -18,12 +19,12 @@ use ocs_lb_common::ticks::Ticks;
 use ocs_lb_common::track::{
     Count, Direction, Phase, StateWord, Step, establish, is_plain, start, step, touch,
 };
-use ocs_lb_common::translate::{Translate as _, pair};
+use ocs_lb_common::translate::Translate as _;
 use ocs_lb_common::verdict::{Kind, Verdict};
 use ocs_lb_common::wire::{
     EtherType, Ethernet, EthernetMut, Frame as _, SliceFrame, timestamp_value, window_scale,
 };
-use ocs_lb_common::{reset, select, snat};
+use ocs_lb_common::{reset, snat};
 
 use crate::net::Net;
 use crate::plan::{FIRST_HOP, Plan};
@@ -59,9 +60,6 @@ impl From<Verdict> for Stop {
         Self::Verdict(verdict)
     }
 }
-
-/// First number given to next hops of clients.
-const LEARNED: u16 = ocs_lb_common::abi::FIRST_LEARNED as u16;
 
 impl Datapath {
     /// A model of a plan, with `route` in place of the routing table.
@@ -282,144 +280,6 @@ impl Datapath {
         }
     }
 
-    /// A new flow's forward entry.
-    fn open(
-        &mut self,
-        bytes: &mut [u8],
-        packet: &Packet<V4>,
-        now: Ticks,
-        now_ns: u64,
-    ) -> Result<Flow<V4>, Stop> {
-        let key = &packet.key;
-        let address = self.addresses.get(&key.destination).copied();
-        let service_key = ServiceKey::tcp(key.destination, key.destination_port);
-        let service = address.and_then(|_| self.services.get(&service_key).copied());
-        let service = match classify(address, service) {
-            Class::Served(service) => service,
-            Class::Ends(verdict) => return Err(verdict.into()),
-            Class::Reset => return Err(Stop::Reset),
-        };
-        match without_flow(packet.segment.flags, self.cluster.unknown) {
-            NoFlow::Open => {}
-            NoFlow::Ends(verdict) => return Err(verdict.into()),
-            NoFlow::Reset => return Err(Stop::Reset),
-        }
-        if !is_client(&key.source, self.addresses.get(&key.source).copied()) {
-            return Err(Verdict::IllegalSource.into());
-        }
-        if packet.ttl <= 1 {
-            return Err(Verdict::TtlExceeded.into());
-        }
-        let policy = &self.cluster;
-        if self.load.live + self.load.pending >= policy.max_connections {
-            let action = policy.refuse_limit;
-            self.load.refused_limit += 1;
-            return Err(refuse(action, Verdict::Limit));
-        }
-        let Some(slot) = self.choose(key.source, now_ns) else {
-            self.load.refused_no_backend += 1;
-            return Err(refuse(self.cluster.refuse_no_backend, Verdict::NoBackend));
-        };
-        let backend = self
-            .backends
-            .get(usize::from(slot))
-            .copied()
-            .ok_or(Verdict::Inconsistent)?;
-        let back = self.next_hop(key.source)?;
-        let hop = self.next_hops.get(&backend.next_hop);
-        if hop.is_none_or(|hop| hop.valid == 0) {
-            return Err(Verdict::NoNeighbor.into());
-        }
-        let target = if backend.port == Be16::default() {
-            service.target_port
-        } else {
-            backend.port
-        };
-        let source = backend
-            .snat_for(key.source.hash())
-            .ok_or(Verdict::Inconsistent)?;
-        let mut tuple = FlowKey::tcp(source, Be16::default(), backend.address, target);
-        let number = self.claim(&tuple, &backend)?;
-        tuple.source_port = Be16::new(number);
-
-        let (mut there, mut reply) = pair(key, &tuple);
-        for entry in [&mut there, &mut reply] {
-            entry.backend = slot;
-            entry.cluster = service.cluster;
-            entry.state = StateWord::born(0);
-            entry.last_seen = now;
-        }
-        there.next_hop = backend.next_hop;
-        reply.next_hop = back;
-        reply.flags = REVERSE;
-        let frame = SliceFrame(bytes);
-        let scale = window_scale(&frame, packet.tcp_offset, packet.tcp_header_len);
-        start(&mut there, &packet.segment, scale);
-        there.bytes = u64::from(packet.ip_len);
-        there.packets = 1;
-        there.window = packet.segment.window;
-        self.load.pending += 1;
-        self.load.slots[usize::from(slot)].pending += 1;
-        self.flows.insert(there.peer_key(), reply);
-        self.flows.insert(*key, there);
-        Ok(there)
-    }
-
-    fn claim(&mut self, tuple: &FlowKey<V4>, backend: &Backend<V4>) -> Result<u16, Stop> {
-        let services = &self.services;
-        let served = |port| services.contains_key(&ServiceKey::tcp(tuple.source, Be16::new(port)));
-        let ports = self.ports.entry(snat_key(tuple)).or_default();
-        let (low, high) = (backend.port_low, backend.port_high);
-        let Some(number) = snat::claim(ports, low, high, ports.cursor.get(), served) else {
-            self.load.refused_snat += 1;
-            return Err(refuse(self.cluster.refuse_snat, Verdict::SnatExhausted));
-        };
-        ports.cursor.set(number.wrapping_add(1));
-        Ok(number)
-    }
-
-    fn choose(&mut self, client: V4, now_ns: u64) -> Option<u16> {
-        let key = StickyKey {
-            address: client,
-            cluster: 0,
-            pad: 0,
-        };
-        let mut entry = StickyValue {
-            last_used_ns: now_ns,
-            ..StickyValue::default()
-        };
-        let known = self.sticky.get(&key);
-        if self.cluster.sticky != 0
-            && let Some(slot) = select::sticky(&self.cluster, known, now_ns)
-        {
-            self.load.sticky_hits += 1;
-            entry.backend = slot;
-            self.sticky.insert(key, entry);
-            return Some(slot);
-        }
-        let cursor = self.load.cursor;
-        self.load.cursor = cursor.wrapping_add(1);
-        let slot = select::select(&self.cluster, cursor, |at| self.load.slots[at])?;
-        if self.cluster.sticky != 0 {
-            self.load.sticky_misses += 1;
-            entry.backend = slot;
-            self.sticky.insert(key, entry);
-        }
-        Some(slot)
-    }
-
-    /// Number of the next hop towards a client.
-    fn next_hop(&mut self, to: V4) -> Result<u16, Verdict> {
-        let hop = (self.route)(to)?;
-        let known = self.next_hops.iter().find(|(_, known)| **known == hop);
-        if let Some((id, _)) = known {
-            return Ok(*id);
-        }
-        let id = LEARNED + self.next_hops.len() as u16;
-        self.next_hops.insert(id, hop);
-        Ok(id)
-    }
-
     fn answer(
         &mut self,
         bytes: &mut Vec<u8>,
@@ -439,14 +299,6 @@ impl Datapath {
         bytes.truncate(reset::IPV4_LEN);
         self.forward(bytes, ifindex, id)?;
         Ok(Verdict::Answered)
-    }
-}
-
-const fn refuse(action: u8, verdict: Verdict) -> Stop {
-    if action == RefuseAction::Reset as u8 {
-        Stop::Reset
-    } else {
-        Stop::Verdict(verdict)
     }
 }
 

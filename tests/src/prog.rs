@@ -9,14 +9,14 @@ use ocs_lb::datapath::load::{Loaded, load, xdp};
 use ocs_lb::datapath::sweep;
 use ocs_lb::model::sizes::Sizes;
 use ocs_lb_common::abi::{
-    ClusterLoad, Event, FIRST_LEARNED, Flow, FlowKey, INTERFACE_SLOTS, NextHopKey, PortMap,
-    SnatKey, StickyKey, StickyValue, backend_index,
+    ClusterLoad, Event, Flow, FlowKey, INTERFACE_SLOTS, NextHopKey, PortMap, SnatKey, StickyKey,
+    StickyValue, backend_index,
 };
 use ocs_lb_common::address::{Be16, V4};
 use ocs_lb_common::sweep::Report;
 use ocs_lb_common::verdict::{SLOTS, Verdict};
 
-use crate::net::{self, GATEWAY, Net};
+use crate::net::{self, Net};
 use crate::packet::End;
 use crate::plan::{BACKENDS, FIRST_HOP, Plan};
 
@@ -276,16 +276,6 @@ impl World {
             ifindex: word(4)?,
             address: *address.first_chunk()?,
         })
-    }
-
-    /// Makes the gateway a known next hop, so that the host's model and the
-    /// program number it alike.
-    pub const fn gateway_hop(&self) -> (NextHopKey<V4>, u32) {
-        let key = NextHopKey {
-            ifindex: self.net.wan,
-            address: V4(GATEWAY),
-        };
-        (key, FIRST_LEARNED)
     }
 }
 

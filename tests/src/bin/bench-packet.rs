@@ -51,9 +51,6 @@ struct Arguments {
     cpu: usize,
 }
 
-/// The programs under test, in the order of the table.
-const PROGRAMS: [&str; 3] = ["empty", "floor", "ours"];
-
 struct Row {
     direction: &'static str,
     flows: usize,
@@ -195,12 +192,14 @@ impl Bench {
     fn measure(&mut self, arguments: &Arguments) -> Result<[f64; 3]> {
         let mut samples = [const { Vec::new() }; 3];
         for _ in 0..arguments.rounds {
-            for (name, samples) in PROGRAMS.iter().zip(&mut samples) {
-                samples.push(self.once(name, arguments.packets)?);
+            let empty = self.once("empty", arguments.packets)?;
+            let floor = self.once("floor", arguments.packets)?;
+            let ours = self.once("ours", arguments.packets)?;
+            for (samples, ns) in samples.iter_mut().zip([empty, floor - empty, ours - empty]) {
+                samples.push(ns);
             }
         }
-        let [empty, floor, ours] = samples.map(median);
-        Ok([empty, floor - empty, ours - empty])
+        Ok(samples.map(median))
     }
 
     fn once(&mut self, name: &str, packets: u32) -> Result<f64> {

@@ -11,9 +11,9 @@ use ocs_lb_tests::plan::{CLIENT, Plan, SERVICE};
 use crate::scene::{CLIENT_ISN, Connection, SERVER_ISN, Scene};
 
 /// Sleeps until `ticks` have certainly passed: the clock of packets is exact
-/// to a jiffy only.
+/// to two jiffies only.
 fn pass(ticks: u32) {
-    std::thread::sleep(Duration::from_nanos(u64::from(ticks) << 20) + Duration::from_millis(20));
+    std::thread::sleep(Duration::from_nanos(u64::from(ticks) << 20) + Duration::from_millis(40));
 }
 
 fn phase(scene: &Scene) -> Option<Phase> {

@@ -161,12 +161,12 @@ fn a_connection_byte_by_byte() {
         assert_eq!(dump(&outcome.bytes), dump(&hex(expected)), "{name}");
         assert_eq!(scene.held(), held, "{name}");
         redirected[usize::from(from_lan)] += 1;
-        for slot in 0..2 {
+        for (slot, wanted) in redirected.into_iter().enumerate() {
             let count = scene
                 .world
                 .counter(slot as u32, Verdict::Redirect)
                 .expect("a counter");
-            assert_eq!(count, redirected[slot], "{name}");
+            assert_eq!(count, wanted, "{name}");
         }
     }
     let there = scene
