@@ -3,6 +3,14 @@
 #![no_std]
 #![no_main]
 #![expect(
+    missing_docs,
+    reason = "the programs' macros write functions of their own, without their docs"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "keys go by reference: aya-ebpf 0.3 takes nothing else"
+)]
+#![expect(
     internal_features,
     reason = "atomics with a result exist for this target as intrinsics only"
 )]

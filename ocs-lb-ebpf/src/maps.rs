@@ -122,6 +122,8 @@ pub trait Family: Address + Translate {
 
     /// The address in the first bytes of an [`Event`].
     fn event_bytes(self) -> [u8; 16];
+    /// The last word of the address in host order, for the log.
+    fn log_word(self) -> u32;
     /// From the words of a `bpf_fib_lookup`, network byte order.
     fn from_fib(words: &[u32; 4]) -> Self;
     /// To the words of a `bpf_fib_lookup`, network byte order.
@@ -169,6 +171,10 @@ impl Family for V4 {
     fn event_bytes(self) -> [u8; 16] {
         let [a, b, c, d] = self.0;
         [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    }
+    #[inline(always)]
+    fn log_word(self) -> u32 {
+        u32::from_be_bytes(self.0)
     }
     #[inline(always)]
     fn from_fib(words: &[u32; 4]) -> Self {

@@ -46,10 +46,11 @@ pub fn next_hop_towards<A: Family>(frame: &XdpFrame<'_>, from: A, to: A) -> Resu
             0,
         )
     };
-    // SAFETY: the helper leaves the next hop's address here.
+    // SAFETY: the helper leaves the next hop's address here; any bytes are one.
+    let next_hop = unsafe { &fib.__bindgen_anon_4.ipv6_dst };
     let key = NextHopKey {
         ifindex: fib.ifindex,
-        address: A::from_fib(unsafe { &fib.__bindgen_anon_4.ipv6_dst }),
+        address: A::from_fib(next_hop),
     };
     match result {
         0 => {}

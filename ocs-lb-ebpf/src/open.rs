@@ -18,6 +18,7 @@ use ocs_lb_common::{
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_loop};
+use aya_log_ebpf::debug;
 
 use crate::{
     atomic::{add_u32, add_u64},
@@ -64,13 +65,11 @@ fn try_open<A: Family>(
     let key = &packet.key;
     // SAFETY: values of maps that only the controller writes.
     let address = unsafe { A::addresses().get(&key.destination) }.copied();
+    let target = ServiceKey::tcp(key.destination, key.destination_port);
     let service = match address {
         None => None,
         // SAFETY: as above.
-        Some(_) => {
-            unsafe { A::services().get(&ServiceKey::tcp(key.destination, key.destination_port)) }
-                .copied()
-        }
+        Some(_) => unsafe { A::services().get(&target) }.copied(),
     };
     let service = match classify(address, service) {
         Class::Served(service) => service,
@@ -161,6 +160,16 @@ fn try_open<A: Family>(
         port::unclaim(ports, number);
         return Err(verdict.into());
     }
+    debug!(
+        frame.ctx(),
+        "flow {:i}:{} -> port {}: cluster {}, backend {}, SNAT port {}",
+        key.source.log_word(),
+        key.source_port.get(),
+        key.destination_port.get(),
+        service.cluster,
+        slot,
+        number
+    );
     *forward = there;
     Ok(())
 }

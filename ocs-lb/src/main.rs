@@ -11,14 +11,16 @@ use ocs_lb::{run, setup};
 fn main() -> ExitCode {
     let code = match cli::parse() {
         // Until pins outlive the controller, it detaches at its end anyway.
-        Command::Run { config, .. } => serve(&config),
+        Command::Run {
+            config, take_over, ..
+        } => serve(&config, take_over),
         Command::Check { config, json } => check(&config, json),
         Command::Show(command) => return cli::show(&command),
     };
     ExitCode::from(code)
 }
 
-fn serve(path: &Path) -> u8 {
+fn serve(path: &Path, take_over: bool) -> u8 {
     let Some(loaded) = load(path) else {
         return EXIT_USAGE;
     };
@@ -31,7 +33,7 @@ fn serve(path: &Path) -> u8 {
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(run::run(loaded.model)),
+        Ok(runtime) => runtime.block_on(run::run(loaded.model, take_over)),
         Err(error) => Err(error.into()),
     };
     match result {

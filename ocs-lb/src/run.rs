@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures_util::future::BoxFuture;
@@ -15,21 +16,24 @@ use crate::conflict;
 use crate::datapath::owner::{self, Handle, Message};
 use crate::health::{self, Target, source_ports};
 use crate::metrics::server::{self, SnapshotFn};
-use crate::model::{AdminSocket, Model};
+use crate::model::{AdminSocket, Model, Unknown};
 use crate::neighbor::{self, Netlink};
 use crate::setup::{Running, ephemeral_ports, set_up};
 use crate::snapshot::{FlowView, Snapshot, StickyView, Unavailable};
+
+/// Time between two looks for sockets of a process that is taken over.
+const TAKE_OVER_POLL: Duration = Duration::from_secs(2);
 
 /// Runs the controller until SIGTERM or SIGINT, then detaches.
 ///
 /// # Errors
 /// What keeps it from starting or ends it; nothing stays attached then.
-pub async fn run(model: Model) -> anyhow::Result<()> {
+pub async fn run(model: Model, take_over: bool) -> anyhow::Result<()> {
     // Before anything is attached, so that no signal finds us half-way.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let cancel = CancellationToken::new();
-    let work = serve(model, cancel.clone());
+    let work = serve(model, take_over, cancel.clone());
     tokio::pin!(work);
     tokio::select! {
         result = &mut work => return result,
@@ -41,16 +45,25 @@ pub async fn run(model: Model) -> anyhow::Result<()> {
 }
 
 /// Starts every part and waits for the first that ends.
-async fn serve(model: Model, cancel: CancellationToken) -> anyhow::Result<()> {
-    refuse_conflicts(&model)?;
+async fn serve(model: Model, take_over: bool, cancel: CancellationToken) -> anyhow::Result<()> {
+    let unknown = conflicts(&model, take_over)?;
     let netlink = Netlink::connect()?;
-    let running = set_up(&model, &netlink).await?;
+    let running = set_up(&model, &netlink, unknown).await?;
     if cancel.is_cancelled() {
         return Ok(());
     }
     let model = Arc::new(model);
     let targets = targets(&model, &running)?;
-    let (handle, owner) = owner::spawn(running, Arc::clone(&model), netlink, cancel.clone())?;
+    let (handle, owner) = owner::spawn(
+        running,
+        Arc::clone(&model),
+        netlink,
+        unknown,
+        cancel.clone(),
+    )?;
+    if unknown.is_some() {
+        finish_take_over(&handle, Arc::clone(&model));
+    }
 
     watch_neighbors(&handle)?;
     let _checks = check_health(targets, &handle, cancel.clone());
@@ -93,16 +106,42 @@ async fn bind(socket: &AdminSocket) -> anyhow::Result<Socket> {
     Ok(Socket::bind(&socket.path, socket.mode).await?)
 }
 
-fn refuse_conflicts(model: &Model) -> anyhow::Result<()> {
+/// What stands in for the clusters' `unknown` while other processes hold what
+/// they serve; nothing where nobody does.
+///
+/// # Errors
+/// Names the processes, unless they are to be taken over.
+fn conflicts(model: &Model, take_over: bool) -> anyhow::Result<Option<Unknown>> {
     let holders = conflict::holders(model).context("sockets of this host")?;
     if holders.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let list: Vec<String> = holders.iter().map(ToString::to_string).collect();
-    bail!(
-        "{}; its sessions would be cut off: stop it first",
-        list.join("; ")
-    )
+    let list = list.join("; ");
+    if take_over {
+        tracing::info!(holders = list, "taking over: its connections go on");
+        return Ok(Some(Unknown::Pass));
+    }
+    bail!("{list}; its connections would be cut off: stop it first, or use --take-over")
+}
+
+/// Lets the clusters' own `unknown` hold again once nobody else has a socket
+/// on what they serve.
+fn finish_take_over(handle: &Handle, model: Arc<Model>) {
+    let handle = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(TAKE_OVER_POLL).await;
+            match conflict::holders(&model) {
+                Ok(holders) if holders.is_empty() => break,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "sockets of this host"),
+            }
+        }
+        tracing::info!("taken over: nobody else holds a served port");
+        // The owner ends with the process only.
+        let _ = handle.tell(Message::TakenOver).await;
+    });
 }
 
 /// What is checked, from which address and ports.

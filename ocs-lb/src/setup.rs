@@ -9,11 +9,12 @@ use ocs_lb_common::abi::Settings;
 use crate::datapath::apply::{self, NextHops};
 use crate::datapath::attach::{Attached, attach};
 use crate::datapath::load::{Loaded, load};
+use crate::datapath::log;
 use crate::datapath::sysctl::LoopbackForwarding;
 use crate::model::edits::{Reach, plan};
 use crate::model::sizes::Sizes;
 use crate::model::snat::auto_range;
-use crate::model::{AttachMode, Cluster, Interfaces, Model, Snat, policy};
+use crate::model::{AttachMode, Cluster, Interfaces, LogLevel, Model, Snat, Unknown, policy};
 use crate::neighbor::{Link, Netlink, Route};
 
 /// Resets a second, over all CPUs.
@@ -46,16 +47,27 @@ struct Network {
 /// Loads, fills and attaches. Maps are filled before the first program is
 /// attached, so the first packet meets a complete datapath.
 ///
+/// `unknown`, where given, stands in for the clusters' own: packets of
+/// connections from before the first attach.
+///
 /// # Errors
 /// Whatever is missing, with what to do; nothing stays attached then.
-pub async fn set_up(model: &Model, netlink: &Netlink) -> anyhow::Result<Running> {
+pub async fn set_up(
+    model: &Model,
+    netlink: &Netlink,
+    unknown: Option<Unknown>,
+) -> anyhow::Result<Running> {
     let network = look(model, netlink).await?;
     let interfaces = interfaces(model, &network)?;
     let sizes = Sizes::of(model);
-    let mut loaded = load(&sizes).context("the datapath does not load")?;
+    let level = model.log.level;
+    let mut loaded = load(&sizes, level).context("the datapath does not load")?;
+    if level == LogLevel::Trace {
+        log::forward(&mut loaded.ebpf);
+    }
     let mut next_hops = NextHops::default();
     let reach = reach(model, &network, &mut loaded, &mut next_hops)?;
-    fill(model, &network, &mut loaded, &reach, &sizes)?;
+    fill(model, &network, &mut loaded, &reach, &sizes, unknown)?;
 
     let macs: BTreeMap<u32, [u8; 6]> = network
         .links
@@ -232,6 +244,7 @@ fn fill(
     loaded: &mut Loaded,
     reach: &[Vec<Reach>],
     sizes: &Sizes,
+    unknown: Option<Unknown>,
 ) -> anyhow::Result<()> {
     let host: Vec<Ipv4Addr> = network.addresses.iter().map(|(_, ip)| *ip).collect();
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?.max(1) as u32;
@@ -245,7 +258,7 @@ fn fill(
     for (id, cluster) in model.clusters.iter().enumerate() {
         // A backend is up until its first check fails (HAProxy).
         let healthy = vec![true; cluster.backends.len()];
-        let policy = policy::cluster(cluster, &healthy);
+        let policy = policy::cluster(cluster, &healthy, unknown);
         apply::set_cluster(&mut loaded.maps, id as u16, &policy)?;
     }
     for edit in plan(model, reach, &host)? {

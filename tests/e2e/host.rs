@@ -180,3 +180,69 @@ fn a_listener_on_a_served_port_is_an_error() {
         balancer.process.log()
     );
 }
+
+/// Another balancer's sessions on the VIP go on; new connections are ours.
+#[test]
+#[ignore = "needs root"]
+fn taking_over_keeps_the_others_sessions() {
+    let topology = Topology::new(Arms::Two).expect("namespaces");
+    let (name, address) = SERVERS[0];
+    let _server = Server::start(&topology.servers[0], name, address, &PORTS).expect("a server");
+    let mut before = Server::start(&topology.lb, "before", VIP, &[443]).expect("a server");
+    let scratch = Scratch::new();
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (attached, is_attached) = std::sync::mpsc::channel::<()>();
+    let session = topology.clients.spawn(move || async move {
+        let mut session = connect(client(0), 0, vip(443)).await?;
+        ready.send(session.server.clone())?;
+        while is_attached.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            session.echo(b"still here").await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let new = connect(client(1), 0, vip(443)).await?;
+        session.echo(b"still here, beside new ones").await?;
+        session.close().await?;
+        let server = new.server.clone();
+        new.close().await?;
+        Ok(server)
+    });
+    assert_eq!(is_ready.recv().as_deref(), Ok("before"));
+    let mut balancer = Balancer::launch_with(
+        &topology.lb,
+        &binary(),
+        &config([1, 1], SEED),
+        &scratch.0,
+        &["--take-over"],
+    )
+    .expect("starts");
+    balancer.wait_ready().expect("the balancer");
+    drop(attached);
+    let server = session.join().expect("no panic").expect("both sessions");
+    assert!(server.starts_with("OCS_Node"), "{server}");
+    before.stop().expect("it ran well");
+    balancer
+        .process
+        .wait_until(Duration::from_secs(10), |process| {
+            process.log().contains("taken over: nobody else")
+        })
+        .expect("it notices");
+}
+
+/// At the most detailed level the datapath says one line for a new flow.
+#[test]
+#[ignore = "needs root"]
+fn the_datapath_logs_when_asked() {
+    let mut world = World::new(&format!("{}log: {{level: trace}}\n", config([1, 1], SEED)));
+    world
+        .topology
+        .clients
+        .block_on(|| async { connect(client(7), 0, vip(443)).await?.close().await })
+        .expect("a session");
+    world
+        .balancer
+        .process
+        .wait_until(Duration::from_secs(5), |process| {
+            process.log().contains("flow 192.0.2.17:")
+        })
+        .expect("a line");
+}

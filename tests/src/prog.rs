@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
 use ocs_lb::datapath::load::{Loaded, load, xdp};
 use ocs_lb::datapath::sweep;
+use ocs_lb::model::LogLevel;
 use ocs_lb::model::sizes::Sizes;
 use ocs_lb_common::abi::{
     ClusterLoad, Event, Flow, FlowKey, INTERFACE_SLOTS, NextHopKey, PortMap, SnatKey, StickyKey,
@@ -85,7 +86,7 @@ const fn sizes(plan: &Plan) -> Sizes {
 /// # Errors
 /// The kernel's.
 pub fn load_plan(plan: &Plan) -> Result<Loaded> {
-    Ok(load(&sizes(plan))?)
+    Ok(load(&sizes(plan), LogLevel::Info)?)
 }
 
 impl World {

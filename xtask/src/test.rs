@@ -19,7 +19,12 @@ pub fn test() -> anyhow::Result<()> {
     host::run(&mut host::cargo(&["test", "--quiet"]))?;
     println!("test: programs and namespaces, as root");
     // The release balancer is what these tests start.
-    host::run(&mut host::cargo(&["build", "--quiet", "--package", "ocs-lb"]))?;
+    host::run(&mut host::cargo(&[
+        "build",
+        "--quiet",
+        "--package",
+        "ocs-lb",
+    ]))?;
     host::run(
         host::cargo(&["test", "--quiet"])
             .args([

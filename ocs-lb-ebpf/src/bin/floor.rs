@@ -7,6 +7,14 @@
 
 #![no_std]
 #![no_main]
+#![expect(
+    missing_docs,
+    reason = "the programs' macros write functions of their own, without their docs"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "keys go by reference: aya-ebpf 0.3 takes nothing else"
+)]
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_ABORTED, XDP_PASS, XDP_TX},

@@ -37,6 +37,8 @@ pub enum Command {
         config: PathBuf,
         /// Whether the datapath goes with the controller.
         detach_on_exit: bool,
+        /// Whether sessions of other processes on what is served go on.
+        take_over: bool,
     },
     /// Validate a configuration and print the bill.
     Check {
@@ -81,6 +83,9 @@ enum Verb {
         /// Stop forwarding when the controller ends
         #[arg(long)]
         detach_on_exit: bool,
+        /// Go on although other processes hold a served port; their connections stay theirs
+        #[arg(long)]
+        take_over: bool,
     },
     /// Print every problem of a configuration, or what it will cost; touches nothing
     Check {
@@ -162,9 +167,11 @@ where
         Verb::Run {
             config,
             detach_on_exit,
+            take_over,
         } => Command::Run {
             config,
             detach_on_exit,
+            take_over,
         },
         Verb::Check { config, json } => Command::Check { config, json },
         Verb::Show(arguments) => {
@@ -227,14 +234,16 @@ mod tests {
             parsed("ocs-lb run").unwrap(),
             Command::Run {
                 config: DEFAULT_CONFIG.into(),
-                detach_on_exit: false
+                detach_on_exit: false,
+                take_over: false
             }
         );
         assert_eq!(
             parsed("ocs-lb run --config x.yaml --detach-on-exit").unwrap(),
             Command::Run {
                 config: "x.yaml".into(),
-                detach_on_exit: true
+                detach_on_exit: true,
+                take_over: false
             }
         );
         assert_eq!(

@@ -37,8 +37,8 @@ pub const DEFAULT: &str = include_str!("default.yaml");
 
 /// Longest file that is read, in bytes.
 const MAX_FILE: u64 = 4 << 20;
-/// Most clusters; the number of a cluster is 16 bits in the datapath.
-const MAX_CLUSTERS: usize = 1024;
+/// Most clusters: the datapath's tables of clusters hold this many.
+const MAX_CLUSTERS: usize = 256;
 
 const KEYS: [&str; 13] = [
     "version",

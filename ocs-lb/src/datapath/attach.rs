@@ -97,7 +97,7 @@ pub fn attach(
         .interfaces
         .set(
             index,
-            slot + 1 | if target.veth { INTERFACE_NO_TX } else { 0 },
+            (slot + 1) | if target.veth { INTERFACE_NO_TX } else { 0 },
             0,
         )
         .map_err(map)?;

@@ -10,6 +10,7 @@ use ocs_lb_common::abi::{
 use ocs_lb_common::address::V4;
 use ocs_lb_common::sweep::Report;
 
+use crate::model::LogLevel;
 use crate::model::sizes::Sizes;
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("OCS_LB_EBPF_OBJECT"));
@@ -112,12 +113,22 @@ pub struct MapBill {
     pub bytes: u64,
 }
 
-/// Loads the object with tables of the given sizes.
+/// Loads the object with tables of the given sizes. The programs log only
+/// where the controller's own log is at its most detailed, and then one line
+/// for each new flow.
 ///
 /// # Errors
 /// [`LoadError`]; nothing stays in the kernel then.
-pub fn load(sizes: &Sizes) -> Result<Loaded, LoadError> {
+pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
     let mut loader = EbpfLoader::new();
+    // Read-only and known before verification: with 0 no log call is left in
+    // the programs.
+    let level: u8 = if log == LogLevel::Trace {
+        aya_log::Level::Debug as u8
+    } else {
+        0
+    };
+    loader.override_global(aya_log::LEVEL, &level, true);
     for (name, entries) in sizes.overrides() {
         loader.map_max_entries(name, entries);
     }

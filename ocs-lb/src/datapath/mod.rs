@@ -5,6 +5,7 @@ pub mod attach;
 pub mod events;
 pub mod floor;
 pub mod load;
+pub mod log;
 pub mod owner;
 pub mod read;
 pub mod sweep;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::events::Events;
 use super::{apply, read, sweep};
 use crate::health::{CheckResult, Fact};
-use crate::model::{Model, policy};
+use crate::model::{Model, Unknown, policy};
 use crate::neighbor::{Neighbor, Netlink};
 use crate::setup::Running;
 use crate::snapshot::{
@@ -27,6 +27,9 @@ pub enum Message {
     Health(Fact),
     /// A neighbour's MAC is known.
     Neighbor(Neighbor),
+    /// Connections from before the first attach are gone: the clusters' own
+    /// `unknown` holds.
+    TakenOver,
     /// Someone wants to see everything.
     Snapshot(oneshot::Sender<Snapshot>),
 }
@@ -116,6 +119,7 @@ struct Owner {
     netlink: Netlink,
     health: Vec<Vec<Health>>,
     sweep: SweepView,
+    unknown: Option<Unknown>,
 }
 
 /// Starts the owner. It runs until the token is cancelled and then drops the
@@ -127,6 +131,7 @@ pub fn spawn(
     mut running: Running,
     model: Arc<Model>,
     netlink: Netlink,
+    unknown: Option<Unknown>,
     cancel: CancellationToken,
 ) -> anyhow::Result<(Handle, tokio::task::JoinHandle<anyhow::Result<()>>)> {
     let (sender, receiver) = mpsc::channel(1024);
@@ -162,6 +167,7 @@ pub fn spawn(
         netlink,
         health,
         sweep: SweepView::default(),
+        unknown,
     };
     let task = tokio::spawn(owner.run(receiver, events, cancel));
     Ok((handle, task))
@@ -192,6 +198,12 @@ impl Owner {
         match message {
             Message::Health(fact) => self.health(&fact)?,
             Message::Neighbor(neighbor) => self.neighbor(&neighbor)?,
+            Message::TakenOver => {
+                self.unknown = None;
+                for id in 0..self.model.clusters.len() {
+                    self.write_policy(id)?;
+                }
+            }
             Message::Snapshot(reply) => {
                 // Who asked may be gone; that is no one's loss.
                 let _ = reply.send(self.snapshot()?);
@@ -223,18 +235,29 @@ impl Owner {
             return Ok(());
         }
         health.healthy = fact.healthy;
-        let healthy: Vec<bool> = self.health[id]
-            .iter()
-            .map(|health| health.healthy)
-            .collect();
+        let ready = self.write_policy(id)?;
         let cluster = &self.model.clusters[id];
-        let policy = policy::cluster(cluster, &healthy);
-        apply::set_cluster(&mut self.running.loaded.maps, fact.cluster, &policy)?;
-        let ready = policy::ready(cluster, &healthy);
         if !ready.contains(&true) {
             tracing::error!(cluster = cluster.name, "no backend is ready");
         }
         Ok(())
+    }
+
+    /// Tells the datapath whom a cluster's clients may meet now; which
+    /// backends are ready.
+    fn write_policy(&mut self, id: usize) -> anyhow::Result<Vec<bool>> {
+        let healthy = self.healthy(id);
+        let cluster = &self.model.clusters[id];
+        let policy = policy::cluster(cluster, &healthy, self.unknown);
+        apply::set_cluster(&mut self.running.loaded.maps, id as u16, &policy)?;
+        Ok(policy::ready(cluster, &healthy))
+    }
+
+    fn healthy(&self, id: usize) -> Vec<bool> {
+        self.health[id]
+            .iter()
+            .map(|health| health.healthy)
+            .collect()
     }
 
     fn neighbor(&mut self, neighbor: &Neighbor) -> anyhow::Result<()> {
@@ -327,11 +350,8 @@ impl Owner {
     fn cluster(&self, id: usize) -> anyhow::Result<ClusterView> {
         let cluster = &self.model.clusters[id];
         let load = read::load(&self.running.loaded.maps, id as u16)?;
-        let healthy: Vec<bool> = self.health[id]
-            .iter()
-            .map(|health| health.healthy)
-            .collect();
-        let policy = policy::cluster(cluster, &healthy);
+        let healthy = self.healthy(id);
+        let policy = policy::cluster(cluster, &healthy, self.unknown);
         let ready = policy::ready(cluster, &healthy);
         let backends = cluster
             .backends

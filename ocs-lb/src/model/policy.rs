@@ -39,8 +39,9 @@ pub fn ready(cluster: &Cluster, healthy: &[bool]) -> Vec<bool> {
         .collect()
 }
 
-/// The cluster's policy as the datapath reads it.
-pub fn cluster(cluster: &Cluster, healthy: &[bool]) -> abi::Cluster {
+/// The cluster's policy as the datapath reads it. `unknown`, where given,
+/// stands in for the cluster's own.
+pub fn cluster(cluster: &Cluster, healthy: &[bool], unknown: Option<Unknown>) -> abi::Cluster {
     let ready = ready(cluster, healthy);
     let mut policy = abi::Cluster {
         backends: cluster.backends.len() as u16,
@@ -57,7 +58,7 @@ pub fn cluster(cluster: &Cluster, healthy: &[bool]) -> abi::Cluster {
         refuse_limit: refuse(cluster.refuse.limit),
         refuse_snat: refuse(cluster.refuse.snat),
         refuse_no_backend: refuse(cluster.refuse.no_backend),
-        unknown: match cluster.unknown {
+        unknown: match unknown.unwrap_or(cluster.unknown) {
             Unknown::Reset => abi::Unknown::Reset,
             Unknown::Drop => abi::Unknown::Drop,
             Unknown::Pass => abi::Unknown::Pass,
@@ -132,7 +133,7 @@ mod tests {
     fn sticky_flags() {
         let three = with(&[(1, false), (0, false), (1, true)]);
         let flags = |healthy: [bool; 3]| {
-            let policy = cluster(&three, &healthy);
+            let policy = cluster(&three, &healthy, None);
             [0, 1, 2].map(|slot| policy.slots[slot].flags & Slot::STICKY != 0)
         };
         assert_eq!(
@@ -152,7 +153,7 @@ mod tests {
     fn weights_and_timeouts() {
         let mut pool = with(&[(1, false), (3, false)]);
         pool.timeouts.server = std::time::Duration::from_secs(10);
-        let policy = cluster(&pool, &[true, true]);
+        let policy = cluster(&pool, &[true, true], None);
         assert_eq!(policy.total_weight, 4);
         assert_eq!([policy.slots[0].weight, policy.slots[1].weight], [1, 3]);
         assert_eq!(

@@ -65,12 +65,30 @@ impl Balancer {
         config: &str,
         scratch: &Path,
     ) -> anyhow::Result<Self> {
+        Self::launch_with(namespace, binary, config, scratch, &[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn launch_with(
+        namespace: &Namespace,
+        binary: &Path,
+        config: &str,
+        scratch: &Path,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         let socket = scratch.join("admin.sock");
         let path = scratch.join("config.yaml");
         let text = format!("{config}\nadmin:\n  - {{socket: {}}}\n", socket.display());
         std::fs::write(&path, text).context("configuration")?;
         let mut command = namespace.command(binary);
-        command.arg("run").arg("--config").arg(&path);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(&path)
+            .args(arguments);
         Ok(Self {
             process: Process::start(command)?,
             socket,
