@@ -5,6 +5,9 @@
 mod flows;
 mod health;
 mod host;
+mod lab;
 mod limits;
+mod parity;
+mod peers;
 mod spread;
 mod world;

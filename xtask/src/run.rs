@@ -1,17 +1,21 @@
 //! `cargo xtask run -- --config FILE`: the balancer on this host.
 
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::bail;
 
 use crate::{host, setup};
 
-/// Builds the balancer.
+/// Builds the balancer, unless one is given.
 ///
 /// # Errors
 /// What is missing, or the build's.
 pub fn build() -> anyhow::Result<()> {
+    if given().is_some() {
+        return Ok(());
+    }
     setup::setup(false)?;
     host::run(&mut host::cargo(&[
         "build",
@@ -22,8 +26,16 @@ pub fn build() -> anyhow::Result<()> {
     ]))
 }
 
-/// Path of the built balancer.
-pub fn binary() -> std::path::PathBuf {
+/// A balancer to run instead of building one: `OCS_LB_BINARY`.
+fn given() -> Option<PathBuf> {
+    std::env::var_os("OCS_LB_BINARY").map(PathBuf::from)
+}
+
+/// Path of the balancer.
+pub fn binary() -> PathBuf {
+    if let Some(path) = given() {
+        return path;
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| host::root().join("target"), Into::into);
     target.join("release/ocs-lb")
