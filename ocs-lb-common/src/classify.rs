@@ -21,7 +21,7 @@ pub enum Class {
 /// Where an address is a VIP and a SNAT address, an unserved port is the
 /// host's or nobody's; the host answers for its own (design 3.5).
 #[inline(always)]
-pub fn classify(address: Option<AddressFlags>, service: Option<Service>) -> Class {
+pub fn classify(address: Option<AddressFlags>, service: Option<Service>, flags: Flags) -> Class {
     let Some(address) = address else {
         return Class::Ends(Verdict::NotOurs);
     };
@@ -32,6 +32,10 @@ pub fn classify(address: Option<AddressFlags>, service: Option<Service>) -> Clas
         return Class::Ends(Verdict::HostSnat);
     }
     match address.unserved {
+        // A RST is never answered (RFC 9293 3.5.2).
+        u if u == Unserved::Reset as u8 && flags.any(Flags::RST) => {
+            Class::Ends(Verdict::UnservedDrop)
+        }
         u if u == Unserved::Reset as u8 => Class::Reset,
         u if u == Unserved::Drop as u8 => Class::Ends(Verdict::UnservedDrop),
         _ => Class::Ends(Verdict::Unserved),
@@ -123,8 +127,13 @@ mod tests {
             ),
         ];
         for (address, service, class) in cases {
-            assert_eq!(classify(address, service), class, "{address:?}");
+            let is = classify(address, service, Flags(Flags::SYN));
+            assert_eq!(is, class, "{address:?}");
         }
+        assert_eq!(
+            classify(flags(vip, Unserved::Reset), None, Flags(Flags::RST)),
+            Class::Ends(Verdict::UnservedDrop)
+        );
     }
 
     #[test]

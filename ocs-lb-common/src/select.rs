@@ -1,6 +1,7 @@
 //! Step four, for new flows: which backend.
 
 use crate::abi::{Balance, Cluster, Load, MAX_BACKENDS, Slot, StickyValue};
+use crate::address::Be16;
 
 /// A search for the slot that takes a client by the cluster's algorithm. The
 /// caller repeats [`Scan::step`] up to [`Scan::steps`] times, with whatever
@@ -76,8 +77,12 @@ impl Scan {
             // In turn, by weight: every run of `total_weight` choices gives
             // each slot exactly its weight; the stride spreads a heavy slot
             // over the run.
-            if (self.rest as u64) < weight {
+            if weight != 0 {
+                // Stays the answer where the walk runs out: weights may change
+                // while it reads them.
                 self.best = at + 1;
+            }
+            if (self.rest as u64) < weight {
                 return true;
             }
             self.rest -= weight as u32;
@@ -87,7 +92,7 @@ impl Scan {
         // `count x other's weight`, without a division. Exact when arrivals
         // are serial; CPUs that choose at the same instant may each be off by
         // one.
-        let count = load.live as u64 + load.pending as u64;
+        let count = load.flows() as u64;
         let better = self.best == 0 || count * self.best_weight < self.best_count * weight;
         if weight != 0 && better {
             self.best = at + 1;
@@ -118,6 +123,18 @@ pub fn select(cluster: &Cluster, cursor: u32, load: impl Fn(usize) -> Load) -> O
         }
     }
     scan.slot()
+}
+
+/// Whether a cluster that holds so many flows takes one more.
+#[inline(always)]
+pub const fn admits(held: Load, max_connections: u32) -> bool {
+    held.flows() < max_connections
+}
+
+/// The port a backend is dialled at: its own, or else the service's.
+#[inline(always)]
+pub fn target_port(own: Be16, service: Be16) -> Be16 {
+    if own == Be16::default() { service } else { own }
 }
 
 /// A step for roundrobin: about 0.618 of the total and coprime to it, so
@@ -194,6 +211,20 @@ mod tests {
     fn forty_held_by_one_to_three() {
         let cluster = cluster(Balance::LeastConn, &[1, 3]);
         assert_eq!(counts(&cluster, 40), [10, 30]);
+    }
+
+    #[test]
+    fn admission() {
+        let held = |live, pending| Load { live, pending };
+        assert!(admits(held(98, 1), 100));
+        assert!(!admits(held(99, 1), 100));
+        assert!(!admits(held(0, 0), 0));
+        assert!(
+            admits(held(u32::MAX, 3), 100),
+            "an instant below zero is none"
+        );
+        assert_eq!(target_port(Be16::new(0), Be16::new(443)).get(), 443);
+        assert_eq!(target_port(Be16::new(4443), Be16::new(443)).get(), 4443);
     }
 
     #[test]

@@ -182,6 +182,9 @@ fn take(words: &impl PortWords, port: u32) -> bool {
         let group_before = words.fetch_or(FULL + group, 1 << (leaf & 63));
         if group_before | 1 << (leaf & 63) == u64::MAX {
             words.fetch_or(TOP, 1 << group);
+            if words.load(FULL + group) != u64::MAX {
+                words.fetch_and(TOP, !(1 << group));
+            }
         }
         // A release may have come between: it cleared the hints before they
         // were set. Whoever sets a hint looks again.

@@ -48,6 +48,7 @@ pub fn due(state: StateWord, forward: Ticks, reverse: Ticks, now: Ticks, cluster
         Phase::Established => (cluster.idle_timeout, idle, Count::DropLive),
         Phase::Closed => (CLOSED_REST, idle, Count::None),
         Phase::Reset => (RESET_REST, idle, Count::None),
+        Phase::Deleting => return Due::Nothing,
         Phase::Dead => {
             return if now.since(forward) >= DEAD_REST {
                 Due::Delete
@@ -63,13 +64,20 @@ pub fn due(state: StateWord, forward: Ticks, reverse: Ticks, now: Ticks, cluster
     }
 }
 
+/// Whether an entry is an orphan: its other half is missing or belongs to
+/// another flow, and it is too old to be one that is just being written.
+#[inline(always)]
+pub fn is_orphan(last_seen: Ticks, now: Ticks, has_other_half: bool) -> bool {
+    !has_other_half && now.since(last_seen) >= ORPHAN_AGE
+}
+
 /// The count that a flow holds, given back when it ends.
 #[inline(always)]
 pub const fn held(phase: Phase) -> Count {
     match phase {
         Phase::HalfOpen => Count::DropPending,
         Phase::Established => Count::DropLive,
-        Phase::Closed | Phase::Reset | Phase::Dead => Count::None,
+        Phase::Closed | Phase::Reset | Phase::Dead | Phase::Deleting => Count::None,
     }
 }
 

@@ -23,6 +23,8 @@ pub enum Phase {
     Reset = 4,
     /// Over; the entries wait for their deletion.
     Dead = 5,
+    /// Whoever swapped to this deletes the entries, and nobody else.
+    Deleting = 6,
 }
 
 /// State of a flow: phase in bits 0-7, marks in 8-15, generation in 16-31.
@@ -41,6 +43,8 @@ impl StateWord {
     pub const SERVER_FIRST: u32 = 1 << 11;
     /// Mark: the RST came from the server.
     pub const SERVER_RESET: u32 = 1 << 12;
+    /// Mark: the flow was established once.
+    pub const WAS_LIVE: u32 = 1 << 13;
 
     /// The first state of a flow.
     #[inline(always)]
@@ -56,6 +60,7 @@ impl StateWord {
             2 => Phase::Established,
             3 => Phase::Closed,
             4 => Phase::Reset,
+            6 => Phase::Deleting,
             _ => Phase::Dead,
         }
     }
@@ -167,7 +172,7 @@ pub fn step(
         Phase::Closed | Phase::Reset | Phase::Dead if opens => Step::Replace,
         Phase::Closed => Step::Keep,
         Phase::Reset => lingering_reset(word, direction, segment, peer),
-        Phase::Dead => Step::Gone,
+        Phase::Dead | Phase::Deleting => Step::Gone,
     }
 }
 
@@ -183,15 +188,22 @@ fn half_open(
     match direction {
         Direction::Forward => {
             if flags.any(Flags::RST) {
-                return Step::Swap(word.with_phase(Phase::Reset), Count::DropPending);
+                let believed = near(segment.seq, own.seq_end.wrapping_sub(1));
+                return if believed {
+                    Step::Swap(word.with_phase(Phase::Reset), Count::DropPending)
+                } else {
+                    Step::Keep
+                };
             }
             // A spoofed SYN cannot be followed by the right ACK: only what
-            // acknowledges all that the server sent so far promotes.
+            // acknowledges the server's SYN, or data right after it, promotes.
             let promotes = flags.any(Flags::ACK)
                 && word.has(StateWord::SYN_ACK)
-                && segment.ack == peer.seq_end;
+                && near(segment.ack, peer.seq_end);
             if promotes {
-                let mut next = word.with_phase(Phase::Established);
+                let mut next = word
+                    .with_phase(Phase::Established)
+                    .with(StateWord::WAS_LIVE);
                 if flags.any(Flags::FIN) {
                     next = next.with(StateWord::CLIENT_FIN);
                 }
@@ -204,7 +216,8 @@ fn half_open(
             Step::Keep
         }
         Direction::Reverse => {
-            let answers = flags.any(Flags::ACK) && segment.ack == peer.seq_end;
+            // Data in the client's SYN (RFC 7413) may be acknowledged or not.
+            let answers = flags.any(Flags::ACK) && near(segment.ack, peer.seq_end);
             if flags.any(Flags::RST) {
                 let believed =
                     answers || word.has(StateWord::SYN_ACK) && segment.seq == own.seq_end;
@@ -230,7 +243,7 @@ fn established(word: StateWord, direction: Direction, segment: &Segment, peer: S
     // A SYN is forwarded unchanged: the server answers it with a challenge ACK
     // (RFC 5961 section 4). So is what lies outside the window: its receiver
     // ignores it, and the flow does not end for it.
-    if !relevant || !in_window(segment.seq, peer) {
+    if !relevant || !reaches_window(segment, peer) {
         return Step::Keep;
     }
     if flags.any(Flags::RST) {
@@ -266,7 +279,7 @@ fn lingering_reset(word: StateWord, direction: Direction, segment: &Segment, pee
     let accused = word.has(StateWord::SERVER_RESET) == matches!(direction, Direction::Reverse);
     let speaks = !segment.flags.any(Flags::RST | Flags::SYN) && segment.flags.any(Flags::ACK);
     // A flow that was reset before it was established has nothing to keep.
-    let was_live = word.has(StateWord::SYN_ACK);
+    let was_live = word.has(StateWord::WAS_LIVE);
     if accused && speaks && was_live && in_window(segment.seq, peer) {
         let next = StateWord(word.0 & !StateWord::SERVER_RESET).with_phase(Phase::Established);
         return Step::Swap(next, Count::Revive);
@@ -289,6 +302,34 @@ const fn in_window(seq: u32, receiver: Side) -> bool {
     seq.wrapping_sub(receiver.last_ack) <= window
 }
 
+/// The same for a segment that begins before the window and ends in it: a
+/// retransmission whose first part has arrived already. A bare RST occupies no
+/// number, so it must lie in the window itself.
+#[inline(always)]
+const fn reaches_window(segment: &Segment, receiver: Side) -> bool {
+    in_window(segment.seq, receiver)
+        || is_after(receiver.last_ack, segment.seq)
+            && in_window(segment.end(), receiver)
+            && is_after(segment.end(), receiver.last_ack)
+}
+
+/// Whether a number is `from` or at most 64 KiB after it.
+#[inline(always)]
+const fn near(number: u32, from: u32) -> bool {
+    number.wrapping_sub(from) <= 65_535
+}
+
+/// The sequence number that a segment's acknowledgment must at least reach:
+/// data in a SYN may be left unacknowledged (RFC 7413 section 4.2).
+#[inline(always)]
+const fn end_of(segment: &Segment) -> u32 {
+    if segment.flags.any(Flags::SYN) {
+        segment.seq.wrapping_add(1)
+    } else {
+        segment.end()
+    }
+}
+
 /// Records a packet in the entry of its direction. `timestamp` is the
 /// sender's (RFC 7323), where the segment carries one.
 #[inline(always)]
@@ -301,11 +342,19 @@ pub fn touch<A: Address>(
 ) {
     // A half-open flow's forward entry keeps its birth: SYN retransmissions
     // must not prolong it.
-    if flow.is_reverse() || !matches!(flow.state.phase(), Phase::HalfOpen) {
+    let half_open = matches!(flow.state.phase(), Phase::HalfOpen);
+    if flow.is_reverse() || !half_open {
         flow.last_seen = now;
     }
-    let end = segment.end();
-    if is_after(end, flow.seq_end) {
+    let end = end_of(segment);
+    let syn = segment.flags.any(Flags::SYN);
+    if half_open {
+        // A client may begin again with another number; and until the
+        // handshake is done, the server's first one is what counts.
+        if syn {
+            flow.seq_end = end;
+        }
+    } else if is_after(end, flow.seq_end) {
         flow.seq_end = end;
     }
     if segment.flags.any(Flags::ACK) && is_after(segment.ack, flow.last_ack) {
@@ -323,7 +372,7 @@ pub fn touch<A: Address>(
 /// is nothing older to compare with.
 #[inline(always)]
 pub fn start<A: Address>(flow: &mut Flow<A>, segment: &Segment, scale: u8) {
-    flow.seq_end = segment.end();
+    flow.seq_end = end_of(segment);
     flow.last_ack = segment.ack;
     flow.scale = scale;
 }

@@ -101,7 +101,7 @@ fn change<A: Family>(
                 if !end(&mut entry.state, &mut other.state, word, cluster, backend) {
                     continue;
                 }
-                return match delete(&packet.key, entry) {
+                return match delete(&packet.key, entry, word.with_phase(Phase::Dead)) {
                     Ok(()) => Ok(None),
                     Err(()) => Err(Verdict::Race),
                 };
@@ -132,23 +132,36 @@ pub fn end(
     true
 }
 
+/// Why a flow could not be written.
+pub struct Failure {
+    /// What is counted.
+    pub verdict: Verdict,
+    /// The reverse entry could not be taken back and holds its port until the
+    /// sweep finds it.
+    pub keeps_port: bool,
+}
+
 /// Writes a new flow: the reverse entry first, as it proves that the SNAT
-/// tuple is nobody else's, then the forward one. Nothing is left of it on
-/// failure but the port, which the caller gives back.
+/// tuple is nobody else's, then the forward one. On failure nothing is left of
+/// it but the port, which the caller gives back unless the failure says no.
 #[inline(always)]
 pub fn insert<A: Family>(
     key: &FlowKey<A>,
     forward: &Flow<A>,
     reverse: &Flow<A>,
-) -> Result<(), Verdict> {
+) -> Result<(), Failure> {
     let reverse_key = forward.peer_key();
-    A::flows()
-        .insert(&reverse_key, reverse, BPF_NOEXIST)
-        .map_err(|errno| insert_error(errno, Verdict::Inconsistent))?;
+    if let Err(errno) = A::flows().insert(&reverse_key, reverse, BPF_NOEXIST) {
+        return Err(Failure {
+            verdict: insert_error(errno, Verdict::Inconsistent),
+            keeps_port: false,
+        });
+    }
     if let Err(errno) = A::flows().insert(key, forward, BPF_NOEXIST) {
-        // A failure here leaves an orphan, which the sweep finds and counts.
-        let _ = A::flows().remove(&reverse_key);
-        return Err(insert_error(errno, Verdict::Race));
+        return Err(Failure {
+            verdict: insert_error(errno, Verdict::Race),
+            keeps_port: A::flows().remove(&reverse_key).is_err(),
+        });
     }
     Ok(())
 }
@@ -166,26 +179,35 @@ fn insert_error(errno: i32, exists: Verdict) -> Verdict {
     }
 }
 
-/// Deletes both entries of a dead flow and frees its port. `forward_key` is
-/// the key of `forward`. Fails where another CPU does it.
+/// Deletes both entries of a flow that is dead in the state `dead`, and frees
+/// its port. `forward_key` is the key of `forward`. Fails where another CPU
+/// does it.
 ///
-/// The reverse entry's deletion is the arbiter: its tuple cannot come back
-/// before the port is freed, while the client may open the forward tuple
-/// again at any time.
+/// The swap to [`Phase::Deleting`] is the arbiter. The state carries the
+/// flow's generation, so an element that has become another flow meanwhile is
+/// not taken for this one.
 #[inline(always)]
-pub fn delete<A: Family>(forward_key: &FlowKey<A>, forward: &Flow<A>) -> Result<(), ()> {
+pub fn delete<A: Family>(
+    forward_key: &FlowKey<A>,
+    forward: &mut Flow<A>,
+    dead: StateWord,
+) -> Result<(), ()> {
+    if !swap(&mut forward.state, dead, dead.with_phase(Phase::Deleting)) {
+        return Err(());
+    }
     let reverse_key = forward.peer_key();
     let (cluster, backend) = (forward.cluster, forward.backend);
     let bytes_in = forward.bytes;
-    let Some(reverse) = A::flows().get_ptr(&reverse_key) else {
-        return Err(());
-    };
     // SAFETY: a value of the map, read only.
-    let bytes_out = unsafe { (*reverse).bytes };
+    let bytes_out = A::flows()
+        .get_ptr(&reverse_key)
+        .map_or(0, |reverse| unsafe { (*reverse).bytes });
     if A::flows().remove(&reverse_key).is_err() {
+        // It keeps its port until the sweep finds it.
+        let _ = A::flows().remove(forward_key);
         return Err(());
     }
-    // Only the winner of the deletion above comes here.
+    // A failure leaves an entry without its other half, which the sweep finds.
     let _ = A::flows().remove(forward_key);
     port::release(&reverse_key.reversed());
     count::add_bytes(cluster, backend, bytes_in, bytes_out);
@@ -198,8 +220,9 @@ fn state_of<A: Family>(entry: &Flow<A>) -> StateWord {
     unsafe { core::ptr::read_volatile(&raw const entry.state) }
 }
 
+/// Swaps a flow's state; whether it was `old`.
 #[inline(always)]
-fn swap(at: *mut StateWord, old: StateWord, new: StateWord) -> bool {
+pub fn swap(at: *mut StateWord, old: StateWord, new: StateWord) -> bool {
     // SAFETY: the state of a map's value; StateWord is a transparent u32.
     unsafe { swap_u32(at.cast(), old.0, new.0) }
 }

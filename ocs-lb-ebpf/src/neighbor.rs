@@ -106,7 +106,9 @@ fn unresolved<A: Family>(frame: &XdpFrame<'_>, key: &NextHopKey<A>, to: A) -> Re
     };
     match A::next_hop_ids().get_ptr(key) {
         // SAFETY: a value of the map, written once.
-        Some(id) => refresh(unsafe { *id }, hop),
+        Some(id) if unsafe { *id } >= FIRST_LEARNED => refresh(unsafe { *id }, hop),
+        // A backend or gateway: netlink alone tells its MAC.
+        Some(_) => Err(Verdict::NoNeighbor),
         None => learn(key, hop),
     }
 }

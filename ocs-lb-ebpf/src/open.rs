@@ -2,14 +2,14 @@
 
 use ocs_lb_common::{
     abi::{
-        BPF_NOEXIST, Backend, Cluster, ClusterLoad, Flow, FlowKey, NextHopKey, REVERSE,
+        BPF_NOEXIST, Backend, Cluster, ClusterLoad, Flow, FlowKey, Load, NextHopKey, REVERSE,
         RefuseAction, Service, ServiceKey, StickyKey, StickyValue, backend_index,
     },
     address::Be16,
     classify::{Class, NoFlow, classify, is_client, without_flow},
     parse::Packet,
     select::{self, Scan},
-    track::{StateWord, start},
+    track::{Count, StateWord, start},
     translate::pair,
     verdict::Verdict,
     wire::window_scale,
@@ -71,7 +71,7 @@ fn try_open<A: Family>(
         // SAFETY: as above.
         Some(_) => unsafe { A::services().get(&target) }.copied(),
     };
-    let service = match classify(address, service) {
+    let service = match classify(address, service, packet.segment.flags) {
         Class::Served(service) => service,
         Class::Ends(verdict) => return Err(verdict.into()),
         Class::Reset => return Err(Stop::Reset),
@@ -95,30 +95,54 @@ fn try_open<A: Family>(
     let load = count::load(service.cluster).ok_or(Verdict::Inconsistent)?;
     // SAFETY: values within the cluster's counts.
     let held = unsafe {
-        core::ptr::read_volatile(&raw const (*load).live)
-            .saturating_add(core::ptr::read_volatile(&raw const (*load).pending))
+        Load {
+            live: core::ptr::read_volatile(&raw const (*load).live),
+            pending: core::ptr::read_volatile(&raw const (*load).pending),
+        }
     };
-    if held >= cluster.max_connections {
+    if !select::admits(held, cluster.max_connections) {
         // SAFETY: as above.
         unsafe { add_u64(&raw mut (*load).refused_limit, 1) };
         return Err(refuse(cluster.refuse_limit, Verdict::Limit));
     }
-    let Some(slot) = choose(key, service, cluster, load, now) else {
+    let client = StickyKey {
+        address: key.source,
+        cluster: service.cluster,
+        pad: 0,
+    };
+    let Some(choice) = choose(&client, cluster, load, now) else {
         // SAFETY: as above.
         unsafe { add_u64(&raw mut (*load).refused_no_backend, 1) };
         return Err(refuse(cluster.refuse_no_backend, Verdict::NoBackend));
     };
+    let carried = carry(frame, packet, now, service, load, choice.slot, forward);
+    if carried.is_err() && choice.is_new {
+        // A client must not be bound to a backend that could not take it. A
+        // failure means that the entry is gone already.
+        let _ = A::sticky().remove(&client);
+    }
+    carried
+}
+
+/// Writes the flow towards the chosen backend.
+#[inline(always)]
+fn carry<A: Family>(
+    frame: &XdpFrame<'_>,
+    packet: &Packet<A>,
+    now: Now,
+    service: Service,
+    load: *mut ClusterLoad,
+    slot: u16,
+    forward: &mut Flow<A>,
+) -> Result<(), Stop> {
+    let key = &packet.key;
     let backend = A::backends()
         .get(backend_index(service.cluster, slot))
         .ok_or(Verdict::Inconsistent)?;
     let back = neighbor::next_hop_towards(frame, key.destination, key.source)?;
     reachable(backend)?;
 
-    let target = if backend.port == Be16::default() {
-        service.target_port
-    } else {
-        backend.port
-    };
+    let target = select::target_port(backend.port, service.target_port);
     let snat = backend
         .snat_for(key.source.hash())
         .ok_or(Verdict::Inconsistent)?;
@@ -127,7 +151,10 @@ fn try_open<A: Family>(
     let Some(number) = port::claim(ports, backend.port_low, backend.port_high, snat) else {
         // SAFETY: as above.
         unsafe { add_u64(&raw mut (*load).refused_snat, 1) };
-        return Err(refuse(cluster.refuse_snat, Verdict::SnatExhausted));
+        let action = CLUSTERS
+            .get(service.cluster as u32)
+            .map_or(0, |cluster| cluster.refuse_snat);
+        return Err(refuse(action, Verdict::SnatExhausted));
     };
     tuple.source_port = Be16::new(number);
 
@@ -151,14 +178,12 @@ fn try_open<A: Family>(
     there.window = packet.segment.window;
 
     count::add_pending(load, slot);
-    if let Err(verdict) = flow::insert(key, &there, &reply) {
-        count::apply(
-            service.cluster,
-            slot,
-            ocs_lb_common::track::Count::DropPending,
-        );
-        port::unclaim(ports, number);
-        return Err(verdict.into());
+    if let Err(failure) = flow::insert(key, &there, &reply) {
+        count::apply(service.cluster, slot, Count::DropPending);
+        if !failure.keeps_port {
+            port::unclaim(ports, number);
+        }
+        return Err(failure.verdict.into());
     }
     debug!(
         frame.ctx(),
@@ -183,32 +208,43 @@ fn refuse(action: u8, verdict: Verdict) -> Stop {
     }
 }
 
+/// A chosen backend.
+struct Chosen {
+    slot: u16,
+    /// Whether the client's sticky entry was written for this choice.
+    is_new: bool,
+}
+
+impl Chosen {
+    #[inline(always)]
+    const fn known(slot: u16) -> Self {
+        Self {
+            slot,
+            is_new: false,
+        }
+    }
+}
+
 /// The backend: by the sticky entry, or else by the cluster's algorithm.
 #[inline(always)]
 fn choose<A: Family>(
-    key: &FlowKey<A>,
-    service: Service,
+    client: &StickyKey<A>,
     cluster: &Cluster,
     load: *mut ClusterLoad,
     now: Now,
-) -> Option<u16> {
-    let client = StickyKey {
-        address: key.source,
-        cluster: service.cluster,
-        pad: 0,
-    };
+) -> Option<Chosen> {
     if cluster.sticky != 0
-        && let Some(slot) = known(&client, cluster, now)
+        && let Some(slot) = known(client, cluster, now)
     {
         // SAFETY: a value within the cluster's counts.
         unsafe { add_u64(&raw mut (*load).sticky_hits, 1) };
-        return Some(slot);
+        return Some(Chosen::known(slot));
     }
     // SAFETY: as above.
     let cursor = unsafe { add_u32(&raw mut (*load).cursor, 1) };
     let slot = scan(cluster, load, cursor)?;
     if cluster.sticky == 0 {
-        return Some(slot);
+        return Some(Chosen::known(slot));
     }
     // SAFETY: as above.
     unsafe { add_u64(&raw mut (*load).sticky_misses, 1) };
@@ -219,15 +255,15 @@ fn choose<A: Family>(
         pad2: 0,
     };
     // Absent only: of two first connections at once, both meet one backend.
-    if A::sticky().insert(&client, &entry, BPF_NOEXIST).is_err() {
-        if let Some(slot) = known(&client, cluster, now) {
-            return Some(slot);
+    if A::sticky().insert(client, &entry, BPF_NOEXIST).is_err() {
+        if let Some(slot) = known(client, cluster, now) {
+            return Some(Chosen::known(slot));
         }
         // There was an entry, but a stale one. A failure (no memory) costs the
         // client its stickiness, not its connection.
-        let _ = A::sticky().insert(&client, &entry, 0);
+        let _ = A::sticky().insert(client, &entry, 0);
     }
-    Some(slot)
+    Some(Chosen { slot, is_new: true })
 }
 
 /// What the scan's callback works on.

@@ -5,12 +5,12 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
 use ocs_lb_common::{
     abi::{Flow, FlowKey},
-    sweep::{Due, ORPHAN_AGE, Report, due},
+    sweep::{Due, Report, due, held, is_orphan},
     track::Phase,
 };
 
 use crate::{
-    flow,
+    count, flow,
     maps::{CLUSTERS, Family, SWEEP_REPORT},
     time::{self, Now},
 };
@@ -85,7 +85,11 @@ fn forward<A: Family>(key: &FlowKey<A>, entry: &mut Flow<A>, walk: &mut Walk) {
     let Some(other) = A::flows().get_ptr_mut(&entry.peer_key()) else {
         // Written after its reverse entry and deleted after it: this one is
         // being deleted right now, or was left half-way.
-        if walk.now.ticks.since(entry.last_seen) >= ORPHAN_AGE {
+        let word = entry.state;
+        if is_orphan(entry.last_seen, walk.now.ticks, false)
+            && flow::swap(&mut entry.state, word, word.with_phase(Phase::Deleting))
+        {
+            count::apply(entry.cluster, entry.backend, held(word.phase()));
             walk.count(|report| &mut report.orphans);
             if A::flows().remove(&key).is_err() {
                 walk.count(|report| &mut report.errors);
@@ -99,7 +103,9 @@ fn forward<A: Family>(key: &FlowKey<A>, entry: &mut Flow<A>, walk: &mut Walk) {
     match word.phase() {
         Phase::HalfOpen => walk.count(|report| &mut report.half_open),
         Phase::Established => walk.count(|report| &mut report.established),
-        Phase::Closed | Phase::Reset | Phase::Dead => walk.count(|report| &mut report.resting),
+        Phase::Closed | Phase::Reset | Phase::Dead | Phase::Deleting => {
+            walk.count(|report| &mut report.resting)
+        }
     }
     let Some(cluster) = CLUSTERS.get(entry.cluster as u32) else {
         return;
@@ -120,7 +126,7 @@ fn forward<A: Family>(key: &FlowKey<A>, entry: &mut Flow<A>, walk: &mut Walk) {
                 entry.last_seen = walk.now.ticks;
             }
         }
-        Due::Delete => match flow::delete(&key, entry) {
+        Due::Delete => match flow::delete(&key, entry, word) {
             Ok(()) => walk.count(|report| &mut report.deleted),
             Err(()) => walk.count(|report| &mut report.errors),
         },
@@ -131,12 +137,14 @@ fn forward<A: Family>(key: &FlowKey<A>, entry: &mut Flow<A>, walk: &mut Walk) {
 /// accounting between two inserts, or a failed roll-back.
 #[inline(always)]
 fn reverse<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, walk: &mut Walk) {
-    if walk.now.ticks.since(entry.last_seen) < ORPHAN_AGE
-        || A::flows().get_ptr(&entry.peer_key()).is_some()
-    {
+    let key = *key;
+    // SAFETY: a value of the map, read only.
+    let owned = A::flows()
+        .get_ptr(&entry.peer_key())
+        .is_some_and(|owner| unsafe { (*owner).peer_key() } == key);
+    if !is_orphan(entry.last_seen, walk.now.ticks, owned) {
         return;
     }
-    let key = *key;
     walk.count(|report| &mut report.orphans);
     match A::flows().remove(&key) {
         Ok(()) => crate::port::release(&key.reversed()),

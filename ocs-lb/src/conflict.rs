@@ -61,7 +61,7 @@ pub fn holders(model: &Model) -> Result<Vec<Holder>, procfs::ProcError> {
             inode: entry.inode,
         })
         .collect();
-    let found = matching(&served, &sockets);
+    let found = matching(&served, &sockets, &local_addresses());
     if found.is_empty() {
         return Ok(Vec::new());
     }
@@ -94,10 +94,21 @@ fn served(model: &Model) -> BTreeSet<SocketAddr> {
         .collect()
 }
 
-/// Sockets on a served address; a listener on every address counts too.
+/// This host's addresses; none where they cannot be told.
+fn local_addresses() -> BTreeSet<IpAddr> {
+    nix::ifaddrs::getifaddrs()
+        .into_iter()
+        .flatten()
+        .filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip().into()))
+        .collect()
+}
+
+/// Sockets on a served address; a listener on every address counts too, where
+/// the served one is this host's.
 fn matching<'a>(
     served: &BTreeSet<SocketAddr>,
     sockets: &'a [Socket],
+    local: &BTreeSet<IpAddr>,
 ) -> Vec<(SocketAddr, &'a Socket)> {
     let mut found = Vec::new();
     for socket in sockets {
@@ -106,7 +117,7 @@ fn matching<'a>(
             ip => ip,
         };
         for target in served {
-            let any = socket.listens && address.is_unspecified();
+            let any = socket.listens && address.is_unspecified() && local.contains(&target.ip());
             if target.port() == socket.local.port() && (any || target.ip() == address) {
                 found.push((*target, socket));
             }
@@ -162,7 +173,16 @@ mod tests {
                 listens,
                 inode: 1,
             }];
-            assert_eq!(matching(&served, &sockets).len(), count, "{local}");
+            let ours = BTreeSet::from(["192.0.2.1".parse().expect("an address")]);
+            assert_eq!(matching(&served, &sockets, &ours).len(), count, "{local}");
+            if local.starts_with("0.0.0.0") {
+                let nothing = BTreeSet::new();
+                assert_eq!(
+                    matching(&served, &sockets, &nothing).len(),
+                    0,
+                    "a VIP elsewhere"
+                );
+            }
         }
     }
 }

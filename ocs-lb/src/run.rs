@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::socket::Socket;
@@ -17,7 +19,7 @@ use crate::datapath::owner::{self, Handle, Message};
 use crate::health::{self, Target, source_ports};
 use crate::metrics::server::{self, SnapshotFn};
 use crate::model::{AdminSocket, Model, Unknown};
-use crate::neighbor::{self, Netlink};
+use crate::neighbor::{self, Neighbor, Netlink};
 use crate::setup::{Running, ephemeral_ports, set_up};
 use crate::snapshot::{FlowView, Snapshot, StickyView, Unavailable};
 
@@ -46,8 +48,19 @@ pub async fn run(model: Model, take_over: bool) -> anyhow::Result<()> {
 
 /// Starts every part and waits for the first that ends.
 async fn serve(model: Model, take_over: bool, cancel: CancellationToken) -> anyhow::Result<()> {
+    // What can fail comes before the attach: no packet waits for a busy port.
     let unknown = conflicts(&model, take_over)?;
+    let listener = match model.metrics {
+        Some(address) => Some(server::bind(address).await?),
+        None => None,
+    };
+    let mut sockets = Vec::new();
+    for admin in &model.admin {
+        sockets.push(bind(admin).await?);
+    }
     let netlink = Netlink::connect()?;
+    // Subscribed before the first look, so that no change falls between.
+    let neighbors = watch_neighbors()?;
     let running = set_up(&model, &netlink, unknown).await?;
     if cancel.is_cancelled() {
         return Ok(());
@@ -64,38 +77,49 @@ async fn serve(model: Model, take_over: bool, cancel: CancellationToken) -> anyh
     if unknown.is_some() {
         finish_take_over(&handle, Arc::clone(&model));
     }
+    hand_on(neighbors, &handle, Message::Neighbor);
+    let mut checks = check_health(targets, &handle, cancel.clone());
+    let mut servers = serve_all(listener, sockets, &handle, &cancel);
+    drop(handle);
+    tracing::info!(clusters = model.clusters.len(), "forwarding");
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
 
-    watch_neighbors(&handle)?;
-    let _checks = check_health(targets, &handle, cancel.clone());
-    let mut servers = tokio::task::JoinSet::new();
-    if let Some(address) = model.metrics {
-        let listener = server::bind(address).await?;
-        let (source, cancel) = (snapshots(&handle), cancel.clone());
+    let result = tokio::select! {
+        result = owner => result.context("the datapath's owner")?,
+        Some(result) = servers.join_next() => result.context("a server")?,
+        Some(Err(panic)) = checks.join_next() => Err(panic).context("a health check"),
+    };
+    // Whoever ended first, all the others end as well.
+    cancel.cancel();
+    while servers.join_next().await.is_some() {}
+    result
+}
+
+/// Starts the servers of metrics and runtime sockets.
+fn serve_all(
+    listener: Option<TcpListener>,
+    sockets: Vec<Socket>,
+    handle: &Handle,
+    cancel: &CancellationToken,
+) -> JoinSet<anyhow::Result<()>> {
+    let mut servers = JoinSet::new();
+    if let Some(listener) = listener {
+        let (source, cancel) = (snapshots(handle), cancel.clone());
         servers.spawn(async move {
             server::serve(listener, source, cancel)
                 .await
                 .context("metrics")
         });
     }
-    for admin in &model.admin {
-        let socket = bind(admin).await?;
+    for socket in sockets {
         let (source, cancel) = (Arc::new(handle.clone()), cancel.clone());
         servers.spawn(async move {
             admin::server::serve(socket, source, cancel).await;
             Ok(())
         });
     }
-    drop(handle);
-    tracing::info!(clusters = model.clusters.len(), "forwarding");
-
-    let result = tokio::select! {
-        result = owner => result.context("the datapath's owner")?,
-        Some(result) = servers.join_next() => result.context("a server")?,
-    };
-    // Whoever ended first, all the others end as well.
-    cancel.cancel();
-    while servers.join_next().await.is_some() {}
-    result
+    servers
 }
 
 /// A runtime socket; its directory is made where it is missing.
@@ -160,43 +184,58 @@ fn targets(model: &Model, running: &Running) -> anyhow::Result<Vec<Target>> {
                 address: backend.address,
                 check,
                 source: Some(IpAddr::V4(running.sources[id][slot])),
-                ports: source_ports(running.reach[id][slot].ports, ephemeral),
+                ports: source_ports(taken(model, running, id, slot), ephemeral),
             });
         }
     }
     Ok(targets)
 }
 
-fn check_health(
-    targets: Vec<Target>,
-    handle: &Handle,
-    cancel: CancellationToken,
-) -> tokio::task::JoinSet<()> {
-    let (sender, mut facts) = mpsc::channel(256);
-    let checks = health::spawn(targets, sender, cancel);
-    let handle = handle.clone();
-    tokio::spawn(async move {
-        while let Some(fact) = facts.recv().await {
-            if handle.tell(Message::Health(fact)).await.is_err() {
-                return;
+/// First and last SNAT port that any flow towards a backend may have from the
+/// address its checks come from, over all clusters.
+fn taken(model: &Model, running: &Running, id: usize, slot: usize) -> (u16, u16) {
+    let (address, source) = (
+        model.clusters[id].backends[slot].address,
+        running.sources[id][slot],
+    );
+    let mut taken = running.reach[id][slot].ports;
+    for (cluster, reach) in model.clusters.iter().zip(&running.reach) {
+        for (backend, reach) in cluster.backends.iter().zip(reach) {
+            if backend.address == address && reach.snat.contains(&source) {
+                taken = (taken.0.min(reach.ports.0), taken.1.max(reach.ports.1));
             }
         }
-    });
+    }
+    taken
+}
+
+fn check_health(targets: Vec<Target>, handle: &Handle, cancel: CancellationToken) -> JoinSet<()> {
+    let (sender, facts) = mpsc::channel(256);
+    let checks = health::spawn(targets, sender, cancel);
+    hand_on(facts, handle, Message::Health);
     checks
 }
 
-fn watch_neighbors(handle: &Handle) -> anyhow::Result<()> {
-    let (sender, mut neighbors) = mpsc::channel(256);
+fn watch_neighbors() -> anyhow::Result<mpsc::Receiver<Neighbor>> {
+    let (sender, neighbors) = mpsc::channel(4096);
     neighbor::watch(sender)?;
+    Ok(neighbors)
+}
+
+/// Hands facts on to the owner until either end is gone.
+fn hand_on<T: Send + 'static>(
+    mut facts: mpsc::Receiver<T>,
+    handle: &Handle,
+    message: fn(T) -> Message,
+) {
     let handle = handle.clone();
     tokio::spawn(async move {
-        while let Some(neighbor) = neighbors.recv().await {
-            if handle.tell(Message::Neighbor(neighbor)).await.is_err() {
+        while let Some(fact) = facts.recv().await {
+            if handle.tell(message(fact)).await.is_err() {
                 return;
             }
         }
     });
-    Ok(())
 }
 
 fn snapshots(handle: &Handle) -> SnapshotFn {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use ocs_lb_common::abi::Settings;
 
 use crate::datapath::apply::{self, NextHops};
-use crate::datapath::attach::{Attached, attach};
+use crate::datapath::attach::{Attached, attach_all};
 use crate::datapath::load::{Loaded, load};
 use crate::datapath::log;
 use crate::datapath::sysctl::LoopbackForwarding;
@@ -78,11 +78,9 @@ pub async fn set_up(
 
     let sysctl = LoopbackForwarding::enable()
         .context("net.ipv4.conf.lo.forwarding could not be switched on")?;
-    let mut attached = Vec::new();
-    for (link, mode) in interfaces {
-        let one = attach(&mut loaded, &attached, &link, mode)?;
-        tracing::info!(interface = link.name, mode = one.mode, "attached");
-        attached.push(one);
+    let attached = attach_all(&mut loaded, &interfaces)?;
+    for one in &attached {
+        tracing::info!(interface = one.name, mode = one.mode, "attached");
     }
     let sources = network
         .routes

@@ -76,7 +76,7 @@ pub struct BackendView {
     pub address: String,
     /// Serves only while no other is ready.
     pub backup: bool,
-    /// `up`, `down`, or `no check`.
+    /// `up`, `drain` or `down`.
     pub state: String,
     /// HAProxy's status text, such as `UP 2/3`.
     #[serde(default)]

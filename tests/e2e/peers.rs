@@ -21,8 +21,8 @@ fn has(program: &str) -> bool {
     there
 }
 
-/// One cluster with this port mapping and this check port.
-fn config(ports: &str, check: u16) -> String {
+/// One cluster with this port mapping and this check.
+fn config(ports: &str, check: &str) -> String {
     format!(
         "version: 1
 clusters:
@@ -32,7 +32,7 @@ clusters:
     sticky: off
     slow_start: 0s
     on_backend_down: {{action: keep}}
-    check: {{port: {check}, interval: 200ms}}
+    check: {check}
     backends:
       - {{name: OCS_Node1, address: 198.51.100.10}}
       - {{name: OCS_Node2, address: 198.51.100.11}}
@@ -69,7 +69,10 @@ http {{
         servers.push(Process::start(command).expect("nginx"));
     }
     std::thread::sleep(Duration::from_millis(500));
-    let config = config("{listen: 80, target: 8080}", 8080);
+    let config = config(
+        "{listen: 80, target: 8080}",
+        "{port: 8080, interval: 200ms}",
+    );
     let _balancer =
         Balancer::start(&topology.lb, &binary(), &config, &scratch.0).expect("the balancer");
     let mut met = std::collections::BTreeMap::new();
@@ -95,7 +98,8 @@ http {{
     assert_eq!(met, wanted);
 }
 
-/// SIP calls over TCP, one connection a call.
+/// SIP calls over TCP, one connection a call. Unchecked: sipp's server ends a
+/// call for every connection that a check opens and resets.
 #[test]
 #[ignore = "needs root"]
 fn sipp_calls() {
@@ -115,7 +119,7 @@ fn sipp_calls() {
         servers.push(Process::start(command).expect("sipp"));
     }
     std::thread::sleep(Duration::from_millis(500));
-    let _balancer = Balancer::start(&topology.lb, &binary(), &config("5060", 5060), &scratch.0)
+    let _balancer = Balancer::start(&topology.lb, &binary(), &config("5060", "off"), &scratch.0)
         .expect("the balancer");
     let output = topology
         .clients

@@ -239,7 +239,7 @@ impl Datapath {
                 self.apply(entry.backend, held(word.phase()));
                 debug_assert!(matches!(
                     word.phase(),
-                    Phase::Closed | Phase::Reset | Phase::Dead
+                    Phase::Closed | Phase::Reset | Phase::Dead | Phase::Deleting
                 ));
                 self.delete(&packet.key, &entry);
                 return Ok(None);

@@ -77,6 +77,8 @@ const fn sizes(plan: &Plan) -> Sizes {
     Sizes {
         flows: plan.flows,
         sticky: 65_536,
+        services: 1024,
+        addresses: 1024,
         port_maps: plan.settings.port_maps,
     }
 }

@@ -120,6 +120,20 @@ pub struct Load {
     pub pending: u32,
 }
 
+impl Load {
+    /// Live and half-open flows. Two CPUs may take one back an instant before
+    /// it was added; what looks negative is none.
+    #[inline(always)]
+    pub const fn flows(&self) -> u32 {
+        positive(self.live).saturating_add(positive(self.pending))
+    }
+}
+
+#[inline(always)]
+const fn positive(count: u32) -> u32 {
+    if count > i32::MAX as u32 { 0 } else { count }
+}
+
 /// Counts of one cluster. Written by the datapath only.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

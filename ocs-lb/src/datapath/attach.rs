@@ -68,7 +68,7 @@ pub struct Attached {
 ///
 /// # Errors
 /// [`AttachError`]; the interface is as before then.
-pub fn attach(
+fn attach(
     loaded: &mut Loaded,
     attached: &[Attached],
     target: &Link,
@@ -119,6 +119,45 @@ pub fn attach(
     })
 }
 
+/// Attaches to every interface. Native and generic do not mix where the mode
+/// is `auto`: a packet that native XDP redirects needs a driver that takes it.
+///
+/// # Errors
+/// [`AttachError`]; nothing stays attached then.
+pub fn attach_all(
+    loaded: &mut Loaded,
+    interfaces: &[(Link, AttachMode)],
+) -> Result<Vec<Attached>, AttachError> {
+    let attached = attach_each(loaded, interfaces)?;
+    let mixed = attached.iter().any(|one| one.mode != attached[0].mode);
+    let automatic = |(_, mode): &(Link, AttachMode)| *mode == AttachMode::Auto;
+    if !mixed || !interfaces.iter().any(automatic) {
+        return Ok(attached);
+    }
+    drop(attached);
+    tracing::warn!("not every interface has native XDP; all are attached in generic mode");
+    let generic: Vec<_> = interfaces
+        .iter()
+        .map(|(link, mode)| match mode {
+            AttachMode::Auto => (link.clone(), AttachMode::Generic),
+            mode => (link.clone(), *mode),
+        })
+        .collect();
+    attach_each(loaded, &generic)
+}
+
+fn attach_each(
+    loaded: &mut Loaded,
+    interfaces: &[(Link, AttachMode)],
+) -> Result<Vec<Attached>, AttachError> {
+    let mut attached = Vec::new();
+    for (link, mode) in interfaces {
+        let one = attach(loaded, &attached, link, *mode)?;
+        attached.push(one);
+    }
+    Ok(attached)
+}
+
 fn link(
     loaded: &mut Loaded,
     name: &str,
@@ -144,7 +183,12 @@ fn link(
                     FdLink::try_from(link).map_err(|_| AttachError::NoLink(name.to_owned()))?;
                 return Ok((link, label));
             }
-            Err(error) => last = Some(refused(name, error)),
+            Err(error) => {
+                if mode == AttachMode::Auto && *flags == XdpMode::Driver {
+                    tracing::warn!(interface = name, %error, "no native XDP; trying generic");
+                }
+                last = Some(refused(name, error));
+            }
         }
     }
     Err(last.unwrap_or_else(|| AttachError::NoLink(name.to_owned())))

@@ -1,13 +1,17 @@
 //! What the datapath tells, from its ring buffer.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use aya::maps::{MapData, RingBuf};
 use ocs_lb_common::abi::Event;
 use tokio::io::unix::AsyncFd;
 
+/// Events taken at once.
+const AT_ONCE: usize = 1024;
+
 /// A neighbour whose MAC the datapath misses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NeighborNeeded {
     /// Interface index.
     pub ifindex: u32,
@@ -32,17 +36,21 @@ impl Events {
         Ok(Self { ring })
     }
 
-    /// Waits for events and takes all there are.
+    /// Waits for events and takes what is there, each neighbour once and not
+    /// more than can be dealt with before other work.
     ///
     /// # Errors
     /// The poll's.
-    pub async fn next(&mut self) -> std::io::Result<Vec<NeighborNeeded>> {
+    pub async fn next(&mut self) -> std::io::Result<BTreeSet<NeighborNeeded>> {
         let mut guard = self.ring.readable_mut().await?;
-        let mut events = Vec::new();
-        while let Some(item) = guard.get_inner_mut().next() {
+        let mut events = BTreeSet::new();
+        for _ in 0..AT_ONCE {
+            let Some(item) = guard.get_inner_mut().next() else {
+                guard.clear_ready();
+                break;
+            };
             events.extend(decode(&item));
         }
-        guard.clear_ready();
         Ok(events)
     }
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use ocs_lb_common::address::V4;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -102,6 +101,16 @@ impl Handle {
     }
 }
 
+/// Time between two looks at all neighbours.
+const NEIGHBORS: Duration = Duration::from_secs(5);
+
+/// Says that a part of the owner's work failed; the datapath forwards on.
+fn report(what: &str, result: anyhow::Result<()>) {
+    if let Err(error) = result {
+        tracing::error!(what, error = format!("{error:#}"), "not done");
+    }
+}
+
 /// What is known of one backend's health.
 #[derive(Debug, Clone)]
 struct Health {
@@ -182,14 +191,17 @@ impl Owner {
     ) -> anyhow::Result<()> {
         let mut sweeps = tokio::time::interval(self.model.sweep_interval);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut neighbors = tokio::time::interval(NEIGHBORS);
+        neighbors.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                Some(message) = messages.recv() => self.handle(message)?,
+                Some(message) = messages.recv() => report("message", self.handle(message)),
                 needed = events.next() => for neighbor in needed? {
                     self.resolve(neighbor.ifindex, neighbor.address).await;
                 },
-                _ = sweeps.tick() => self.sweep()?,
+                _ = sweeps.tick() => report("sweep", self.sweep()),
+                _ = neighbors.tick() => report("neighbours", self.refresh().await),
             }
         }
     }
@@ -208,6 +220,15 @@ impl Owner {
                 // Who asked may be gone; that is no one's loss.
                 let _ = reply.send(self.snapshot()?);
             }
+        }
+        Ok(())
+    }
+
+    /// Tells the datapath every neighbour there is: what the kernel's messages
+    /// did not say, because nobody listened yet or the socket overran.
+    async fn refresh(&mut self) -> anyhow::Result<()> {
+        for neighbor in self.netlink.neighbors().await? {
+            self.neighbor(&neighbor)?;
         }
         Ok(())
     }
@@ -320,20 +341,11 @@ impl Owner {
         let clusters = (0..self.model.clusters.len())
             .map(|id| self.cluster(id))
             .collect::<anyhow::Result<_>>()?;
-        let mut limits = BTreeMap::new();
-        for (cluster, reach) in self.model.clusters.iter().zip(&self.running.reach) {
-            for (backend, reach) in cluster.backends.iter().zip(reach) {
-                let ports = u32::from(reach.ports.1 - reach.ports.0) + 1;
-                if let std::net::IpAddr::V4(ip) = backend.address {
-                    limits.insert(V4(ip.octets()), ports);
-                }
-            }
-        }
         let rows = self.running.loaded.bill.iter();
         Ok(Snapshot {
             interfaces,
             clusters,
-            snat: read::snat(maps, &self.model, &limits)?,
+            snat: read::snat(maps, &self.model, &self.running.reach)?,
             maps: rows
                 .map(|row| MapView {
                     name: row.name.clone(),
@@ -366,12 +378,7 @@ impl Owner {
                         None => backend.address.to_string(),
                     },
                     backup: backend.backup,
-                    state: match (&backend.check, health.healthy) {
-                        (None, _) => "no check",
-                        (Some(_), true) => "up",
-                        (Some(_), false) => "down",
-                    }
-                    .to_owned(),
+                    state: policy::state(backend, health.healthy).to_owned(),
                     status: health.status.clone(),
                     ready: ready[slot],
                     weight: backend.weight,

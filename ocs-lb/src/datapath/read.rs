@@ -1,10 +1,11 @@
 //! Maps to views.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use ocs_lb_common::abi::{ClusterLoad, Flow, FlowKey, INTERFACE_SLOTS, StickyKey, StickyValue};
+use ocs_lb_common::abi::{
+    ClusterLoad, Flow, FlowKey, INTERFACE_SLOTS, SnatKey, StickyKey, StickyValue,
+};
 use ocs_lb_common::address::V4;
 use ocs_lb_common::ticks::Ticks;
 use ocs_lb_common::track::{Phase, StateWord};
@@ -12,7 +13,9 @@ use ocs_lb_common::verdict::{Kind, SLOTS, Verdict};
 
 use super::attach::Attached;
 use super::load::Maps;
-use crate::model::Model;
+use crate::model::edits::Reach;
+use crate::model::snat::range_len;
+use crate::model::{Backend, Cluster, Model};
 use crate::snapshot::{FlowView, InterfaceView, SnatView, StickyView};
 
 /// The counts of a cluster.
@@ -62,37 +65,27 @@ pub fn events_lost(maps: &Maps) -> Result<u64, MapError> {
     Ok(maps.events_lost.get(&0, 0)?.iter().sum())
 }
 
-/// SNAT ports in use, by destination.
+/// SNAT ports in use, by destination: a row for every cluster that uses it.
 ///
 /// # Errors
 /// A map's.
-pub fn snat(
-    maps: &Maps,
-    model: &Model,
-    limits: &BTreeMap<V4, u32>,
-) -> Result<Vec<SnatView>, MapError> {
+pub fn snat(maps: &Maps, model: &Model, reach: &[Vec<Reach>]) -> Result<Vec<SnatView>, MapError> {
     let mut rows = Vec::new();
     for entry in maps.destinations.iter() {
         let (key, index) = entry?;
         let used = maps.port_maps.get(&index, 0)?.used;
-        let address = IpAddr::from(Ipv4Addr::from(key.backend.0));
-        for cluster in &model.clusters {
-            let member = cluster.backends.iter().find(|backend| {
-                let port = key.port.get();
-                backend.address == address
-                    && match backend.port {
-                        Some(fixed) => fixed == port,
-                        None => cluster.ports.iter().any(|served| served.target == port),
-                    }
-            });
-            if let Some(backend) = member {
+        for (cluster, reach) in model.clusters.iter().zip(reach) {
+            for (backend, reach) in cluster.backends.iter().zip(reach) {
+                if !uses(cluster, backend, reach, &key) {
+                    continue;
+                }
                 rows.push(SnatView {
                     cluster: cluster.name.clone(),
                     address: Ipv4Addr::from(key.snat.0).to_string(),
                     backend: backend.name.clone(),
                     port: key.port.get(),
                     used,
-                    limit: limits.get(&key.backend).copied().unwrap_or(0),
+                    limit: range_len(reach.ports),
                 });
             }
         }
@@ -102,6 +95,18 @@ pub fn snat(
             .cmp(&(&b.cluster, &b.backend, b.port, &b.address))
     });
     Ok(rows)
+}
+
+/// Whether a backend's flows may have this destination.
+fn uses(cluster: &Cluster, backend: &Backend, reach: &Reach, key: &SnatKey<V4>) -> bool {
+    let port = key.port.get();
+    let dialled = match backend.port {
+        Some(fixed) => fixed == port,
+        None => cluster.ports.iter().any(|served| served.target == port),
+    };
+    dialled
+        && backend.address == IpAddr::from(Ipv4Addr::from(key.backend.0))
+        && reach.snat.contains(&Ipv4Addr::from(key.snat.0))
 }
 
 /// A second handle on a map, for a walk beside the task that owns the first.
@@ -184,7 +189,7 @@ fn state(word: StateWord) -> &'static str {
         Phase::Established => "established",
         Phase::Closed => "closed",
         Phase::Reset => "reset",
-        Phase::Dead => "dead",
+        Phase::Dead | Phase::Deleting => "dead",
     }
 }
 

@@ -13,7 +13,7 @@ pub use process::Process;
 
 /// States that every backend has a sample for, so that a series never ends
 /// just because a state did.
-const STATES: [&str; 3] = ["up", "down", "no check"];
+const STATES: [&str; 5] = ["up", "slow-start", "drain", "maint", "down"];
 
 /// All metrics as Prometheus text. Families without a sample are kept: their
 /// help says what could be there.

@@ -50,7 +50,7 @@ fn sample() -> Snapshot {
             },
             BackendView {
                 name: "backup".into(),
-                state: "no check".into(),
+                state: "up".into(),
                 backup: true,
                 ..BackendView::default()
             },

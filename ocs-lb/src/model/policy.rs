@@ -4,7 +4,7 @@ use ocs_lb_common::abi::{self, Slot};
 use ocs_lb_common::select::stride;
 use ocs_lb_common::ticks::duration;
 
-use super::{Balance, Cluster, RefuseAction, Unknown};
+use super::{Backend, Balance, Cluster, RefuseAction, Unknown};
 
 /// Which backends take new clients now, by slot.
 ///
@@ -37,6 +37,15 @@ pub fn ready(cluster: &Cluster, healthy: &[bool]) -> Vec<bool> {
             }
         })
         .collect()
+}
+
+/// A backend's state, by the contract's word. Without a check it is up.
+pub fn state(backend: &Backend, healthy: bool) -> &'static str {
+    match (healthy, backend.weight) {
+        (false, _) => "down",
+        (true, 0) => "drain",
+        (true, _) => "up",
+    }
 }
 
 /// The cluster's policy as the datapath reads it. `unknown`, where given,

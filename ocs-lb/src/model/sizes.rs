@@ -14,6 +14,10 @@ pub struct Sizes {
     pub flows: u32,
     /// `STICKY4`: clients of all clusters.
     pub sticky: u32,
+    /// `SERVICES4`: VIPs and ports.
+    pub services: u32,
+    /// `ADDRESSES4`: VIPs and SNAT addresses.
+    pub addresses: u32,
     /// `PORT_MAPS` and `DESTINATIONS4`: SNAT address, backend and port.
     pub port_maps: u32,
 }
@@ -38,18 +42,39 @@ impl Sizes {
                 (addresses * cluster.backends.len() * cluster.ports.len()) as u64
             })
             .sum();
+        let services: u64 = model
+            .clusters
+            .iter()
+            .map(|cluster| (cluster.vips.len() * cluster.ports.len()) as u64)
+            .sum();
+        let addresses: u64 = model
+            .clusters
+            .iter()
+            .map(|cluster| {
+                let snat = match &cluster.snat {
+                    // One towards each backend at most.
+                    Snat::Auto => cluster.backends.len(),
+                    Snat::Pool { addresses, .. } => addresses.len(),
+                };
+                (cluster.vips.len() + snat) as u64
+            })
+            .sum();
         Self {
             flows: clamp(flow_entries(model)),
             sticky: clamp(sticky),
+            services: clamp(services),
+            addresses: clamp(addresses),
             port_maps: clamp(destinations + SPARE_PORT_MAPS),
         }
     }
 
     /// The maps and their entries.
-    pub fn overrides(&self) -> [(&'static str, u32); 4] {
+    pub fn overrides(&self) -> [(&'static str, u32); 6] {
         [
             ("FLOWS4", self.flows),
             ("STICKY4", self.sticky),
+            ("SERVICES4", self.services),
+            ("ADDRESSES4", self.addresses),
             ("PORT_MAPS", self.port_maps),
             ("DESTINATIONS4", self.port_maps),
         ]
@@ -74,6 +99,8 @@ mod tests {
         let sizes = Sizes::of(&model);
         assert_eq!(sizes.flows, 2 * (40_000 + 65_536 + 65_536));
         assert_eq!(sizes.sticky, 10_485_760);
+        assert_eq!(sizes.services, 12);
+        assert_eq!(sizes.addresses, 4);
         assert_eq!(sizes.port_maps, 12 * 3 + 64);
     }
 }

@@ -1,8 +1,8 @@
 //! New flows on the host, as `open.rs` of the programs.
 
 use ocs_lb_common::abi::{
-    Backend, FIRST_LEARNED, Flow, FlowKey, REVERSE, RefuseAction, ServiceKey, StickyKey,
-    StickyValue,
+    Backend, FIRST_LEARNED, Flow, FlowKey, Load, REVERSE, RefuseAction, Service, ServiceKey,
+    StickyKey, StickyValue,
 };
 use ocs_lb_common::address::{Address as _, Be16, V4};
 use ocs_lb_common::classify::{Class, NoFlow, classify, is_client, without_flow};
@@ -32,7 +32,7 @@ impl Datapath {
         let address = self.addresses.get(&key.destination).copied();
         let service_key = ServiceKey::tcp(key.destination, key.destination_port);
         let service = address.and_then(|_| self.services.get(&service_key).copied());
-        let service = match classify(address, service) {
+        let service = match classify(address, service, packet.segment.flags) {
             Class::Served(service) => service,
             Class::Ends(verdict) => return Err(verdict.into()),
             Class::Reset => return Err(Stop::Reset),
@@ -49,15 +49,39 @@ impl Datapath {
             return Err(Verdict::TtlExceeded.into());
         }
         let policy = &self.cluster;
-        if self.load.live + self.load.pending >= policy.max_connections {
+        let held = Load {
+            live: self.load.live,
+            pending: self.load.pending,
+        };
+        if !select::admits(held, policy.max_connections) {
             let action = policy.refuse_limit;
             self.load.refused_limit += 1;
             return Err(refuse(action, Verdict::Limit));
         }
-        let Some(slot) = self.choose(key.source, now_ns) else {
+        let Some((slot, is_new)) = self.choose(key.source, now_ns) else {
             self.load.refused_no_backend += 1;
             return Err(refuse(self.cluster.refuse_no_backend, Verdict::NoBackend));
         };
+        let carried = self.carry(bytes, packet, now, service, slot);
+        if carried.is_err() && is_new {
+            self.sticky.remove(&StickyKey {
+                address: key.source,
+                cluster: 0,
+                pad: 0,
+            });
+        }
+        carried
+    }
+
+    fn carry(
+        &mut self,
+        bytes: &mut [u8],
+        packet: &Packet<V4>,
+        now: Ticks,
+        service: Service,
+        slot: u16,
+    ) -> Result<Flow<V4>, Stop> {
+        let key = &packet.key;
         let backend = self
             .backends
             .get(usize::from(slot))
@@ -68,11 +92,7 @@ impl Datapath {
         if hop.is_none_or(|hop| hop.valid == 0) {
             return Err(Verdict::NoNeighbor.into());
         }
-        let target = if backend.port == Be16::default() {
-            service.target_port
-        } else {
-            backend.port
-        };
+        let target = select::target_port(backend.port, service.target_port);
         let source = backend
             .snat_for(key.source.hash())
             .ok_or(Verdict::Inconsistent)?;
@@ -116,7 +136,7 @@ impl Datapath {
         Ok(number)
     }
 
-    fn choose(&mut self, client: V4, now_ns: u64) -> Option<u16> {
+    fn choose(&mut self, client: V4, now_ns: u64) -> Option<(u16, bool)> {
         let key = StickyKey {
             address: client,
             cluster: 0,
@@ -133,7 +153,7 @@ impl Datapath {
             self.load.sticky_hits += 1;
             entry.backend = slot;
             self.sticky.insert(key, entry);
-            return Some(slot);
+            return Some((slot, false));
         }
         let cursor = self.load.cursor;
         self.load.cursor = cursor.wrapping_add(1);
@@ -143,7 +163,7 @@ impl Datapath {
             entry.backend = slot;
             self.sticky.insert(key, entry);
         }
-        Some(slot)
+        Some((slot, self.cluster.sticky != 0))
     }
 
     /// Number of the next hop towards a client.

@@ -18,7 +18,9 @@ use world::World;
 
 /// Runs the lab. With `once` it ends after the steps.
 pub fn lab(once: bool) -> ExitCode {
-    match try_lab(once) {
+    let result = try_lab(once);
+    signals::yield_to_signal();
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM at any moment leave nothing behind.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -10,6 +10,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Process id of the balancer; 0 while there is none.
 static BALANCER: AtomicI32 = AtomicI32::new(0);
+
+/// Whether a signal has come: the process is about to end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Leaves the end of the process to the signal that has come, if one has:
+/// what fails from then on fails because of it.
+pub fn yield_to_signal() {
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
 
 /// Names the process that a signal ends first.
 pub fn balancer(id: u32) {
@@ -38,6 +49,7 @@ pub fn watch(scratch: &Path) -> anyhow::Result<()> {
                 _ = terminate.recv() => 143,
             }
         });
+        INTERRUPTED.store(true, Ordering::SeqCst);
         stop_balancer();
         // It may be gone already: the main thread may be at its end as well.
         let _ = std::fs::remove_dir_all(&scratch);

@@ -46,6 +46,7 @@ pub fn all(world: &mut World) -> anyhow::Result<bool> {
         println!("{}. {name}", number + 1);
         let start = Instant::now();
         if let Err(error) = step(world) {
+            super::signals::yield_to_signal();
             println!("   FAIL: {error:#}");
             println!("   the balancer says:\n{}", world.balancer.process.log());
             return Ok(false);
