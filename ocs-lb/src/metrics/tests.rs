@@ -127,7 +127,7 @@ fn every_row_has_its_value() {
         "ocs_lb_backend_up{cluster=\"ocs\",backend=\"backup\"} 1".into(),
         format!("ocs_lb_backend_state{{{backend},state=\"up\"}} 1"),
         format!("ocs_lb_backend_state{{{backend},state=\"down\"}} 0"),
-        "ocs_lb_backend_state{cluster=\"ocs\",backend=\"backup\",state=\"no check\"} 1".into(),
+        "ocs_lb_backend_state{cluster=\"ocs\",backend=\"backup\",state=\"up\"} 1".into(),
         format!("ocs_lb_backend_weight{{{backend}}} 1"),
         format!("ocs_lb_backend_bytes_total{{{backend},direction=\"in\"}} 1000"),
         format!("ocs_lb_backend_bytes_total{{{backend},direction=\"out\"}} 2000"),

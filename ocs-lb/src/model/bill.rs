@@ -6,11 +6,12 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use ocs_lb_common::abi::{self, Backend, ClusterLoad, NextHop, PortMap};
+use ocs_lb_common::address::V4;
+
+use super::sizes::Sizes;
 use super::snat::{auto_range, range_len};
 use super::{Cluster, Model, Snat};
-
-/// Name, key bytes and value bytes of every table that the bill counts.
-pub const SIZES: &[(&str, u64, u64)] = &[("FLOWS4", 16, 64), ("STICKY4", 8, 16)];
 
 /// Flows that rest after their end, beyond the live limit.
 pub const RESTING: u64 = 65_536;
@@ -80,27 +81,37 @@ pub fn flow_entries(model: &Model) -> u64 {
     2 * (live + u64::from(model.tables.half_open) + RESTING)
 }
 
+/// Every table of more than a few pages. Keys and values are those of
+/// `ocs_lb_common::abi`; what is fixed is fixed in the eBPF object.
+fn maps(sizes: &Sizes) -> Vec<MapRow> {
+    let hash = |map, entries: u32, key, value| MapRow {
+        map,
+        entries: entries.into(),
+        bytes: hash_bytes(entries.into(), key, value),
+    };
+    let array = |map, entries: u32, value: usize| MapRow {
+        map,
+        entries: entries.into(),
+        bytes: u64::from(entries) * round8(value as u64),
+    };
+    vec![
+        hash("FLOWS4", sizes.flows, 16, 64),
+        hash("STICKY4", sizes.sticky, 8, 16),
+        array("PORT_MAPS", sizes.port_maps, size_of::<PortMap>()),
+        hash("DESTINATIONS4", sizes.port_maps, 12, 4),
+        hash("SERVICES4", sizes.services, 8, 4),
+        hash("ADDRESSES4", sizes.addresses, 4, 4),
+        hash("NEXT_HOP_IDS4", 65_536, 8, 4),
+        array("NEXT_HOPS", 65_536, size_of::<NextHop>()),
+        array("BACKENDS4", 65_536, size_of::<Backend<V4>>()),
+        array("CLUSTERS", 256, size_of::<abi::Cluster>()),
+        array("LOADS", 256, size_of::<ClusterLoad>()),
+    ]
+}
+
 /// The bill of `model` on a host whose `ip_local_port_range` is `local`.
 pub fn bill(model: &Model, local: (u16, u16)) -> Bill {
-    let sticky = model.clusters.iter().filter_map(|c| c.sticky);
-    let sticky: u64 = sticky.map(|s| u64::from(s.size)).sum();
-    let maps: Vec<MapRow> = SIZES
-        .iter()
-        .filter_map(|(map, key, value)| {
-            let entries = match *map {
-                "FLOWS4" => flow_entries(model),
-                "STICKY4" => sticky,
-                _ => 0,
-            };
-            let bytes = hash_bytes(entries, *key, *value);
-            // A table that nobody uses is not created.
-            (entries > 0).then_some(MapRow {
-                map,
-                entries,
-                bytes,
-            })
-        })
-        .collect();
+    let maps = maps(&Sizes::of(model));
     let served = served_ports(model);
     Bill {
         bytes: maps.iter().map(|m| m.bytes).sum(),
@@ -191,22 +202,15 @@ mod tests {
     fn the_default_configuration() {
         let bill = bill(&model(config::DEFAULT), (32768, 60999));
         let flows = 2 * (40_000 + 65_536 + 65_536);
+        let row = |name| bill.maps.iter().find(|row| row.map == name).expect(name);
+        assert_eq!(row("FLOWS4").entries, flows);
+        assert_eq!(row("FLOWS4").bytes, 16 * 524_288 + flows * 128);
+        assert_eq!(row("STICKY4").bytes, 1_023_410_176);
+        assert_eq!(row("PORT_MAPS").bytes, (36 + 64) * 8336);
         assert_eq!(
-            bill.maps,
-            [
-                MapRow {
-                    map: "FLOWS4",
-                    entries: flows,
-                    bytes: 16 * 524_288 + flows * 128,
-                },
-                MapRow {
-                    map: "STICKY4",
-                    entries: 10_485_760,
-                    bytes: 1_023_410_176,
-                },
-            ]
+            bill.bytes,
+            bill.maps.iter().map(|row| row.bytes).sum::<u64>()
         );
-        assert_eq!(bill.bytes, 8_388_608 + flows * 128 + 1_023_410_176);
         assert_eq!(bill.snat.len(), 3 * 12);
         let first = &bill.snat[0];
         assert_eq!((first.port, first.addresses), (135, 1));
@@ -234,7 +238,6 @@ clusters:
         let model = model(text);
         let bill = bill(&model, (1024, 65535));
         assert_eq!(flow_entries(&model), 2 * (1000 + 10 + RESTING));
-        assert_eq!(bill.maps.len(), 1, "no sticky table");
         let rows: Vec<_> = bill
             .snat
             .iter()
