@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::socket::Socket;
 use crate::admin::{self, Filter, Source};
 use crate::conflict;
-use crate::datapath::owner::{self, Handle, Message};
+use crate::datapath::handle::Handle;
+use crate::datapath::owner::{self, Message};
 use crate::health::{self, Target, source_ports};
 use crate::metrics::server::{self, SnapshotFn};
 use crate::model::{AdminSocket, Model, Unknown};
@@ -48,6 +49,9 @@ pub async fn run(model: Model, take_over: bool) -> anyhow::Result<()> {
 
 /// Starts every part and waits for the first that ends.
 async fn serve(model: Model, take_over: bool, cancel: CancellationToken) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("root is missing: loading eBPF programs needs it");
+    }
     // What can fail comes before the attach: no packet waits for a busy port.
     let unknown = conflicts(&model, take_over)?;
     let listener = match model.metrics {

@@ -10,15 +10,13 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
-use super::{apply, read, sweep};
+use super::handle::Handle;
+use super::{apply, sweep};
 use crate::health::{CheckResult, Fact};
 use crate::model::{Model, Unknown, policy};
 use crate::neighbor::{Neighbor, Netlink};
 use crate::setup::Running;
-use crate::snapshot::{
-    BackendView, ClusterView, DurationsView, FlowView, MapView, Snapshot, StickyView, SweepView,
-    Unavailable,
-};
+use crate::snapshot::{DurationsView, Snapshot, SweepView};
 
 /// What others tell or ask the owner.
 pub enum Message {
@@ -33,74 +31,6 @@ pub enum Message {
     Snapshot(oneshot::Sender<Snapshot>),
 }
 
-/// The way to the owner, for everyone else.
-#[derive(Clone)]
-pub struct Handle {
-    messages: mpsc::Sender<Message>,
-    model: Arc<Model>,
-    flows: u32,
-    sticky: u32,
-}
-
-impl Handle {
-    /// Tells the owner something.
-    ///
-    /// # Errors
-    /// Where it has stopped: the process is shutting down.
-    pub async fn tell(&self, message: Message) -> Result<(), Unavailable> {
-        let stopped = |_| Unavailable("the datapath's owner has stopped".to_owned());
-        self.messages.send(message).await.map_err(stopped)
-    }
-
-    /// One look at everything.
-    ///
-    /// # Errors
-    /// As [`Handle::tell`].
-    pub async fn snapshot(&self) -> Result<Snapshot, Unavailable> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(Message::Snapshot(reply)).await?;
-        let stopped = |_| Unavailable("the datapath's owner has stopped".to_owned());
-        answer.await.map_err(stopped)
-    }
-
-    /// Every flow that `wanted` accepts, as a stream. The walk runs beside the
-    /// owner and stops with the receiver.
-    pub fn flows(
-        &self,
-        wanted: impl Fn(&FlowView) -> bool + Send + 'static,
-    ) -> mpsc::Receiver<FlowView> {
-        let (sender, receiver) = mpsc::channel(256);
-        let (id, model) = (self.flows, Arc::clone(&self.model));
-        tokio::task::spawn_blocking(move || {
-            let walk = read::flows(id, &model, |view| {
-                !wanted(&view) || sender.blocking_send(view).is_ok()
-            });
-            if let Err(error) = walk {
-                tracing::warn!(%error, "flows not listed");
-            }
-        });
-        receiver
-    }
-
-    /// Every sticky entry that `wanted` accepts, as a stream.
-    pub fn sticky(
-        &self,
-        wanted: impl Fn(&StickyView) -> bool + Send + 'static,
-    ) -> mpsc::Receiver<StickyView> {
-        let (sender, receiver) = mpsc::channel(256);
-        let (id, model) = (self.sticky, Arc::clone(&self.model));
-        tokio::task::spawn_blocking(move || {
-            let walk = read::sticky(id, &model, |view| {
-                !wanted(&view) || sender.blocking_send(view).is_ok()
-            });
-            if let Err(error) = walk {
-                tracing::warn!(%error, "sticky entries not listed");
-            }
-        });
-        receiver
-    }
-}
-
 /// Time between two looks at all neighbours.
 const NEIGHBORS: Duration = Duration::from_secs(5);
 
@@ -113,22 +43,22 @@ fn report(what: &str, result: anyhow::Result<()>) {
 
 /// What is known of one backend's health.
 #[derive(Debug, Clone)]
-struct Health {
-    healthy: bool,
-    status: String,
-    last: String,
-    results: BTreeMap<String, u64>,
-    durations: DurationsView,
+pub(super) struct Health {
+    pub(super) healthy: bool,
+    pub(super) status: String,
+    pub(super) last: String,
+    pub(super) results: BTreeMap<String, u64>,
+    pub(super) durations: DurationsView,
 }
 
 /// The owner's state.
-struct Owner {
-    running: Running,
-    model: Arc<Model>,
+pub(super) struct Owner {
+    pub(super) running: Running,
+    pub(super) model: Arc<Model>,
     netlink: Netlink,
-    health: Vec<Vec<Health>>,
-    sweep: SweepView,
-    unknown: Option<Unknown>,
+    pub(super) health: Vec<Vec<Health>>,
+    pub(super) sweep: SweepView,
+    pub(super) unknown: Option<Unknown>,
 }
 
 /// Starts the owner. It runs until the token is cancelled and then drops the
@@ -144,12 +74,7 @@ pub fn spawn(
     cancel: CancellationToken,
 ) -> anyhow::Result<(Handle, tokio::task::JoinHandle<anyhow::Result<()>>)> {
     let (sender, receiver) = mpsc::channel(1024);
-    let handle = Handle {
-        messages: sender,
-        model: Arc::clone(&model),
-        flows: running.loaded.ids.flows,
-        sticky: running.loaded.ids.sticky,
-    };
+    let handle = Handle::new(sender, Arc::clone(&model), running.loaded.ids);
     let events = Events::new(running.loaded.take_events()?)?;
     let health = model
         .clusters
@@ -274,7 +199,7 @@ impl Owner {
         Ok(policy::ready(cluster, &healthy))
     }
 
-    fn healthy(&self, id: usize) -> Vec<bool> {
+    pub(super) fn healthy(&self, id: usize) -> Vec<bool> {
         self.health[id]
             .iter()
             .map(|health| health.healthy)
@@ -328,85 +253,5 @@ impl Owner {
             resting: report.resting,
         };
         Ok(())
-    }
-
-    fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        let maps = &self.running.loaded.maps;
-        let interfaces = self
-            .running
-            .attached
-            .iter()
-            .map(|attached| read::interface(maps, attached))
-            .collect::<Result<_, _>>()?;
-        let clusters = (0..self.model.clusters.len())
-            .map(|id| self.cluster(id))
-            .collect::<anyhow::Result<_>>()?;
-        let rows = self.running.loaded.bill.iter();
-        Ok(Snapshot {
-            interfaces,
-            clusters,
-            snat: read::snat(maps, &self.model, &self.running.reach)?,
-            maps: rows
-                .map(|row| MapView {
-                    name: row.name.clone(),
-                    entries: (row.name == "FLOWS4").then_some(self.sweep.entries),
-                    capacity: row.capacity,
-                    bytes: row.bytes,
-                })
-                .collect(),
-            sweep: self.sweep.clone(),
-            events_lost: read::events_lost(maps)?,
-        })
-    }
-
-    fn cluster(&self, id: usize) -> anyhow::Result<ClusterView> {
-        let cluster = &self.model.clusters[id];
-        let load = read::load(&self.running.loaded.maps, id as u16)?;
-        let healthy = self.healthy(id);
-        let policy = policy::cluster(cluster, &healthy, self.unknown);
-        let ready = policy::ready(cluster, &healthy);
-        let backends = cluster
-            .backends
-            .iter()
-            .enumerate()
-            .map(|(slot, backend)| {
-                let health = &self.health[id][slot];
-                BackendView {
-                    name: backend.name.clone(),
-                    address: match backend.port {
-                        Some(port) => format!("{}:{port}", backend.address),
-                        None => backend.address.to_string(),
-                    },
-                    backup: backend.backup,
-                    state: policy::state(backend, health.healthy).to_owned(),
-                    status: health.status.clone(),
-                    ready: ready[slot],
-                    weight: backend.weight,
-                    effective_weight: policy.slots[slot].weight,
-                    live: load.slots[slot].live,
-                    pending: load.slots[slot].pending,
-                    connections: load.connections[slot],
-                    bytes_in: load.bytes_in[slot],
-                    bytes_out: load.bytes_out[slot],
-                    checks: health.results.clone(),
-                    check_durations: health.durations.clone(),
-                    last_check: health.last.clone(),
-                }
-            })
-            .collect();
-        Ok(ClusterView {
-            name: cluster.name.clone(),
-            max_connections: cluster.max_connections,
-            live: load.live,
-            pending: load.pending,
-            sticky_hits: load.sticky_hits,
-            sticky_misses: load.sticky_misses,
-            refused: BTreeMap::from([
-                ("limit".to_owned(), load.refused_limit),
-                ("snat".to_owned(), load.refused_snat),
-                ("no_backend".to_owned(), load.refused_no_backend),
-            ]),
-            backends,
-        })
     }
 }
