@@ -19,6 +19,9 @@ pub trait Address: Copy + Eq + Debug + Default + 'static {
     /// or broadcast (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7).
     fn is_client(&self) -> bool;
 
+    /// Its bytes; those of an IPv4 address come first, the rest is zero.
+    fn to_bytes(self) -> [u8; 16];
+
     /// Length of the address in bytes.
     const LEN: usize;
 }
@@ -62,6 +65,12 @@ impl Address for V4 {
         first != 0 && first != 127 && first < 224
     }
 
+    #[inline(always)]
+    fn to_bytes(self) -> [u8; 16] {
+        let [a, b, c, d] = self.0;
+        [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    }
+
     const LEN: usize = 4;
 }
 
@@ -89,6 +98,11 @@ impl Address for V6 {
     fn is_client(&self) -> bool {
         let zero_or_loopback = self.0[..15] == [0; 15] && self.0[15] < 2;
         self.0[0] != 0xff && !zero_or_loopback
+    }
+
+    #[inline(always)]
+    fn to_bytes(self) -> [u8; 16] {
+        self.0
     }
 
     const LEN: usize = 16;

@@ -37,6 +37,9 @@ pub type Destinations<A> = HashMap<SnatKey<A>, u32, 4096>;
 /// Neighbours: index into [`NEXT_HOPS`].
 pub type NextHopIds<A> = HashMap<NextHopKey<A>, u32, 65_536>;
 
+/// What the datapath tells the controller.
+pub type Events<A> = RingBuf<Event<A>, { 1024 * 1024 }>;
+
 #[btf_map]
 static FLOWS4: Flows<V4> = Flows::new();
 #[btf_map]
@@ -88,9 +91,8 @@ pub static SETTINGS: Array<Settings, 1> = Array::new();
 /// What the last sweep found.
 #[btf_map]
 pub static SWEEP_REPORT: Array<Report, 1> = Array::new();
-/// What the datapath tells the controller.
 #[btf_map]
-pub static EVENTS: RingBuf<Event, { 64 * 1024 }> = RingBuf::new();
+static EVENTS4: Events<V4> = Events::new();
 /// Events that found the ring full.
 #[btf_map]
 pub static EVENTS_LOST: PerCpuArray<u64, 1> = PerCpuArray::new();
@@ -120,8 +122,9 @@ pub trait Family: Address + Translate {
     /// Neighbours.
     fn next_hop_ids() -> &'static NextHopIds<Self>;
 
-    /// The address in the first bytes of an [`Event`].
-    fn event_bytes(self) -> [u8; 16];
+    /// Events.
+    fn events() -> &'static Events<Self>;
+
     /// The last word of the address in host order, for the log.
     fn log_word(self) -> u32;
     /// From the words of a `bpf_fib_lookup`, network byte order.
@@ -168,9 +171,8 @@ impl Family for V4 {
         &NEXT_HOP_IDS4
     }
     #[inline(always)]
-    fn event_bytes(self) -> [u8; 16] {
-        let [a, b, c, d] = self.0;
-        [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    fn events() -> &'static Events<V4> {
+        &EVENTS4
     }
     #[inline(always)]
     fn log_word(self) -> u32 {

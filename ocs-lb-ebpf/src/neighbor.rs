@@ -5,14 +5,14 @@ use aya_ebpf::{
     EbpfContext, bindings::bpf_fib_lookup as FibLookup, helpers::generated::bpf_fib_lookup,
 };
 use ocs_lb_common::{
-    abi::{BPF_NOEXIST, Event, FIRST_LEARNED, NextHop, NextHopKey},
+    abi::{BPF_NOEXIST, Event, EventKind, FIRST_LEARNED, FlowKey, NextHop, NextHopKey},
     verdict::Verdict,
     wire::{Ethernet, Frame},
 };
 
 use crate::{
     atomic::add_u32,
-    maps::{CURSOR_NEXT_HOPS, CURSORS, EVENTS, EVENTS_LOST, Family, NEXT_HOPS},
+    maps::{CURSOR_NEXT_HOPS, CURSORS, EVENTS_LOST, Family, NEXT_HOPS},
     packet::XdpFrame,
 };
 
@@ -165,11 +165,15 @@ fn learn<A: Family>(key: &NextHopKey<A>, hop: NextHop) -> Result<u16, Verdict> {
 #[inline(always)]
 pub fn ask<A: Family>(key: &NextHopKey<A>) {
     let event = Event {
-        kind: Event::NEIGHBOR_NEEDED,
+        kind: EventKind::NeighborNeeded as u8,
         ifindex: key.ifindex,
-        address: key.address.event_bytes(),
+        client: FlowKey {
+            source: key.address,
+            ..FlowKey::default()
+        },
+        ..Event::default()
     };
-    if EVENTS.output(&event, 0).is_err()
+    if A::events().output(&event, 0).is_err()
         && let Some(lost) = EVENTS_LOST.get_ptr_mut(0)
     {
         // SAFETY: a per-CPU value.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, bail};
-use ocs_lb_common::abi::Settings;
+use ocs_lb_common::abi::{EventKind, Settings};
 
 use crate::datapath::apply::{self, NextHops};
 use crate::datapath::attach::{Attached, attach_all};
@@ -251,6 +251,8 @@ fn fill(
         Settings {
             resets_per_cpu: (RESETS_PER_SECOND / cpus).max(1),
             port_maps: sizes.port_maps,
+            half_open: sizes.half_open,
+            events: EventKind::NeighborNeeded.bit(),
         },
     )?;
     for (id, cluster) in model.clusters.iter().enumerate() {

@@ -71,7 +71,7 @@ impl Datapath {
         let hops = plan.next_hops(net).into_iter().enumerate();
         Self {
             flows: HashMap::new(),
-            load: EMPTY_LOAD,
+            load: ClusterLoad::ZERO,
             addresses: plan.addresses().into_iter().collect(),
             services: plan.services().into_iter().collect(),
             backends: plan.backends(),
@@ -311,22 +311,3 @@ const fn snat_key(tuple: &FlowKey<V4>) -> SnatKey<V4> {
         pad: 0,
     }
 }
-
-const EMPTY_LOAD: ClusterLoad = ClusterLoad {
-    live: 0,
-    pending: 0,
-    cursor: 0,
-    pad: 0,
-    sticky_hits: 0,
-    sticky_misses: 0,
-    refused_limit: 0,
-    refused_snat: 0,
-    refused_no_backend: 0,
-    slots: [ocs_lb_common::abi::Load {
-        live: 0,
-        pending: 0,
-    }; ocs_lb_common::abi::MAX_BACKENDS],
-    connections: [0; ocs_lb_common::abi::MAX_BACKENDS],
-    bytes_in: [0; ocs_lb_common::abi::MAX_BACKENDS],
-    bytes_out: [0; ocs_lb_common::abi::MAX_BACKENDS],
-};

@@ -80,6 +80,8 @@ impl Default for Plan {
             settings: Settings {
                 resets_per_cpu: 1_000_000,
                 port_maps: 64,
+                half_open: 4096,
+                events: u32::MAX,
             },
             flows: 65_536,
         };

@@ -11,7 +11,7 @@ use ocs_lb::model::LogLevel;
 use ocs_lb::model::sizes::Sizes;
 use ocs_lb_common::abi::{
     ClusterLoad, Event, Flow, FlowKey, INTERFACE_SLOTS, NextHopKey, PortMap, SnatKey, StickyKey,
-    StickyValue, backend_index,
+    StickyValue, backend_index, read,
 };
 use ocs_lb_common::address::{Be16, V4};
 use ocs_lb_common::sweep::Report;
@@ -80,6 +80,7 @@ const fn sizes(plan: &Plan) -> Sizes {
         services: 1024,
         addresses: 1024,
         port_maps: plan.settings.port_maps,
+        half_open: plan.settings.half_open,
     }
 }
 
@@ -270,15 +271,8 @@ impl World {
     }
 
     /// The next event from the programs.
-    pub fn event(&mut self) -> Option<Event> {
-        let item = self.loaded.events.as_mut()?.next()?;
-        let (words, address) = item.split_at_checked(8)?;
-        let word = |at: usize| Some(u32::from_ne_bytes(*words.get(at..)?.first_chunk()?));
-        Some(Event {
-            kind: word(0)?,
-            ifindex: word(4)?,
-            address: *address.first_chunk()?,
-        })
+    pub fn event(&mut self) -> Option<Event<V4>> {
+        read(&self.loaded.events.as_mut()?.next()?)
     }
 }
 

@@ -3,6 +3,8 @@
 //! The two lie in maps of their own, because an update by the controller
 //! replaces a whole value and would take counts back.
 
+use crate::ticks::Ticks;
+
 /// Backends of one cluster at most.
 pub const MAX_BACKENDS: usize = 256;
 
@@ -70,6 +72,9 @@ pub struct Slot {
 impl Slot {
     /// Flag: clients with a sticky entry may come.
     pub const STICKY: u16 = 1;
+    /// Flag: clients with a sticky entry are refused while none may come
+    /// (`persist: strict`).
+    pub const STRICT: u16 = 2;
 }
 
 /// Policy of one cluster. Written by the controller, read by the datapath.
@@ -104,6 +109,12 @@ pub struct Cluster {
     pub refuse_no_backend: u8,
     /// An [`Unknown`].
     pub unknown: u8,
+    /// A SYN retransmission later than this after the last try may move the
+    /// flow to another backend, in ticks.
+    pub redispatch_after: u32,
+    /// Resting flows that the cluster may keep before it prefers to reuse
+    /// their ports.
+    pub resting: u32,
     /// Zero.
     pub pad: u32,
     /// The backends.
@@ -144,8 +155,8 @@ pub struct ClusterLoad {
     pub pending: u32,
     /// Choices made; rotates ties and roundrobin.
     pub cursor: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Flows that are over and whose SNAT port rests.
+    pub resting: u32,
     /// New flows whose client had a usable sticky entry.
     pub sticky_hits: u64,
     /// New flows of a sticky cluster whose client had none.
@@ -156,14 +167,86 @@ pub struct ClusterLoad {
     pub refused_snat: u64,
     /// New connections refused for want of a ready backend.
     pub refused_no_backend: u64,
+    /// Half-open flows pushed out of their ring by newer ones.
+    pub pushed_out: u64,
+    /// SNAT ports used again before their rest was over.
+    pub reused_early: u64,
     /// By backend slot.
     pub slots: [Load; MAX_BACKENDS],
+    /// By backend slot: when it last answered a SYN, whoever sent that.
+    pub answered: [Ticks; MAX_BACKENDS],
     /// Flows ever established, by backend slot.
     pub connections: [u64; MAX_BACKENDS],
     /// Bytes client to backend of ended flows, by slot.
     pub bytes_in: [u64; MAX_BACKENDS],
     /// Bytes backend to client of ended flows, by slot.
     pub bytes_out: [u64; MAX_BACKENDS],
+    /// SYNs that the backend answered with a RST, by slot.
+    pub refusals: [u64; MAX_BACKENDS],
+    /// Flows that left the backend because it did not answer their SYN.
+    pub silences: [u64; MAX_BACKENDS],
+    /// Established flows that the backend reset, by slot.
+    pub resets: [u64; MAX_BACKENDS],
+}
+
+impl ClusterLoad {
+    /// Nothing counted.
+    pub const ZERO: Self = Self {
+        live: 0,
+        pending: 0,
+        cursor: 0,
+        resting: 0,
+        sticky_hits: 0,
+        sticky_misses: 0,
+        refused_limit: 0,
+        refused_snat: 0,
+        refused_no_backend: 0,
+        pushed_out: 0,
+        reused_early: 0,
+        slots: [Load {
+            live: 0,
+            pending: 0,
+        }; MAX_BACKENDS],
+        answered: [Ticks(0); MAX_BACKENDS],
+        connections: [0; MAX_BACKENDS],
+        bytes_in: [0; MAX_BACKENDS],
+        bytes_out: [0; MAX_BACKENDS],
+        refusals: [0; MAX_BACKENDS],
+        silences: [0; MAX_BACKENDS],
+        resets: [0; MAX_BACKENDS],
+    };
+}
+
+/// Flows as one walk counted them, by backend slot.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recount {
+    /// By backend slot.
+    pub slots: [Load; MAX_BACKENDS],
+}
+
+impl Recount {
+    /// Nothing counted.
+    pub const ZERO: Self = Self {
+        slots: [Load {
+            live: 0,
+            pending: 0,
+        }; MAX_BACKENDS],
+    };
+}
+
+/// A repair of one backend's counts: differences, modulo 2^32.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Correction {
+    /// Id of the cluster.
+    pub cluster: u16,
+    /// Slot of the backend.
+    pub backend: u16,
+    /// Added to `live`.
+    pub live: u32,
+    /// Added to `pending`.
+    pub pending: u32,
 }
 
 impl Default for Cluster {
@@ -183,6 +266,8 @@ impl Default for Cluster {
             refuse_snat: RefuseAction::Reset as u8,
             refuse_no_backend: RefuseAction::Reset as u8,
             unknown: Unknown::Reset as u8,
+            redispatch_after: 0,
+            resting: 0,
             pad: 0,
             slots: [Slot::default(); MAX_BACKENDS],
         }
@@ -190,5 +275,5 @@ impl Default for Cluster {
 }
 
 const _: () = assert!(size_of::<Slot>() == 4);
-const _: () = assert!(size_of::<Cluster>() == 40 + 4 * MAX_BACKENDS);
-const _: () = assert!(size_of::<ClusterLoad>() == 56 + 32 * MAX_BACKENDS);
+const _: () = assert!(size_of::<Cluster>() == 48 + 4 * MAX_BACKENDS);
+const _: () = assert!(size_of::<ClusterLoad>() == 72 + 60 * MAX_BACKENDS);

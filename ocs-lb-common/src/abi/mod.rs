@@ -9,25 +9,29 @@ mod backend;
 mod cluster;
 mod event;
 mod flow;
+mod kill;
 mod next_hop;
+mod pending;
 mod ports;
 mod service;
 mod sticky;
 
 pub use backend::{Backend, SNAT_ADDRESSES};
 pub use cluster::{
-    Balance, Cluster, ClusterLoad, Load, MAX_BACKENDS, RefuseAction, Slot, Unknown, Unserved,
-    backend_index,
+    Balance, Cluster, ClusterLoad, Correction, Load, MAX_BACKENDS, Recount, RefuseAction, Slot,
+    Unknown, Unserved, backend_index,
 };
-pub use event::{Event, Settings};
+pub use event::{Event, EventKind, Reason, Settings};
 pub use flow::{Flow, FlowKey, REVERSE};
+pub use kill::{ANY, Kill, KillReason, KillReport, KillRequest, is_client as kills_client};
 pub use next_hop::{FIRST_LEARNED, NextHop, NextHopKey};
+pub use pending::{OPTIONS, Pending, TRIED};
 pub use ports::{LEAVES, PortMap, SnatKey};
 pub use service::{AddressFlags, Service, ServiceKey};
 pub use sticky::{StickyKey, StickyValue};
 
 /// Version of everything in this module; part of every pin's path.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Slots of attached interfaces: the counters hold this many.
 pub const INTERFACE_SLOTS: u32 = 64;
@@ -46,10 +50,23 @@ pub const INTERFACE_NO_TX: u32 = 1 << 31;
 pub const BPF_NOEXIST: u64 = 1;
 
 #[cfg(feature = "user")]
+pub use pod::read;
+
+#[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "the one place that vouches for plain bytes")]
 mod pod {
     use super::*;
     use crate::address::{V4, V6};
+
+    /// A value from the bytes of a ring buffer's record; `None` where they are
+    /// too few.
+    pub fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
+        if bytes.len() < size_of::<T>() {
+            return None;
+        }
+        // SAFETY: enough bytes, and any of them are a value of a plain type.
+        Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+    }
 
     macro_rules! pod {
         ($($ty:ty),* $(,)?) => {
@@ -72,7 +89,16 @@ mod pod {
         Backend<V6>,
         Cluster,
         ClusterLoad,
-        Event,
+        Correction,
+        Event<V4>,
+        Event<V6>,
+        Kill<V4>,
+        Kill<V6>,
+        KillReport,
+        KillRequest,
+        Pending<V4>,
+        Pending<V6>,
+        Recount,
         Settings,
         NextHop,
         NextHopKey<V4>,

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use aya::maps::{MapData, RingBuf};
-use ocs_lb_common::abi::Event;
+use ocs_lb_common::abi::{Event, EventKind, read};
+use ocs_lb_common::address::V4;
 use tokio::io::unix::AsyncFd;
 
 /// Events taken at once.
@@ -57,13 +58,13 @@ impl Events {
 
 /// An event from its bytes; `None` for a kind that this version does not know.
 fn decode(bytes: &[u8]) -> Option<NeighborNeeded> {
-    let word = |at: usize| -> Option<[u8; 4]> { bytes.get(at..at + 4)?.try_into().ok() };
-    if u32::from_ne_bytes(word(0)?) != Event::NEIGHBOR_NEEDED {
+    let event: Event<V4> = read(bytes)?;
+    if EventKind::from_number(event.kind)? != EventKind::NeighborNeeded {
         return None;
     }
     Some(NeighborNeeded {
-        ifindex: u32::from_ne_bytes(word(4)?),
-        address: Ipv4Addr::from(word(8)?),
+        ifindex: event.ifindex,
+        address: Ipv4Addr::from(event.client.source.0),
     })
 }
 
@@ -73,10 +74,10 @@ mod tests {
 
     #[test]
     fn events() {
-        let mut bytes = [0u8; size_of::<Event>()];
-        bytes[..4].copy_from_slice(&Event::NEIGHBOR_NEEDED.to_ne_bytes());
-        bytes[4..8].copy_from_slice(&7u32.to_ne_bytes());
-        bytes[8..12].copy_from_slice(&[192, 0, 2, 9]);
+        let mut bytes = [0u8; size_of::<Event<V4>>()];
+        bytes[0] = EventKind::NeighborNeeded as u8;
+        bytes[8..12].copy_from_slice(&7u32.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&[192, 0, 2, 9]);
         let needed = NeighborNeeded {
             ifindex: 7,
             address: Ipv4Addr::new(192, 0, 2, 9),

@@ -98,7 +98,7 @@ impl Loaded {
     /// # Errors
     /// The second time.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, LoadError> {
-        self.events.take().ok_or(LoadError::Mismatch("EVENTS"))
+        self.events.take().ok_or(LoadError::Mismatch("EVENTS4"))
     }
 }
 
@@ -139,7 +139,7 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
         sticky: id(&ebpf, "STICKY4")?,
     };
     let maps = take_maps(&mut ebpf)?;
-    let events = take(&mut ebpf, "EVENTS")?;
+    let events = take(&mut ebpf, "EVENTS4")?;
     xdp(&mut ebpf)?
         .load()
         .map_err(|source| LoadError::Program {

@@ -20,6 +20,8 @@ pub struct Sizes {
     pub addresses: u32,
     /// `PORT_MAPS` and `DESTINATIONS4`: SNAT address, backend and port.
     pub port_maps: u32,
+    /// `HALF_OPEN4`: places of half-open flows.
+    pub half_open: u32,
 }
 
 impl Sizes {
@@ -65,6 +67,7 @@ impl Sizes {
             services: clamp(services),
             addresses: clamp(addresses),
             port_maps: clamp(destinations + SPARE_PORT_MAPS),
+            half_open: model.tables.half_open.max(1),
         }
     }
 

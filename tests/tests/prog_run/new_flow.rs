@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ocs_lb_common::abi::{Event, RefuseAction, Slot};
+use ocs_lb_common::abi::{EventKind, RefuseAction, Slot};
 use ocs_lb_common::verdict::Verdict;
 use ocs_lb_tests::net::SILENT_GATEWAY;
 use ocs_lb_tests::packet::{End, Frame, flag, verify};
@@ -263,8 +263,8 @@ fn an_unknown_neighbour_is_asked_for() {
             "{name}"
         );
         let event = scene.world.event().expect("an event");
-        assert_eq!(event.kind, Event::NEIGHBOR_NEEDED, "{name}");
-        assert_eq!(event.address[..4], wanted, "{name}");
+        assert_eq!(event.kind, EventKind::NeighborNeeded as u8, "{name}");
+        assert_eq!(event.client.source.0, wanted, "{name}");
         assert_eq!(scene.world.event(), None, "{name}");
         assert_eq!((scene.entries(), scene.held()), (0, (0, 0)), "{name}");
     }
