@@ -42,6 +42,8 @@ pub struct Packet<A> {
     pub tcp_header_len: usize,
     /// Length of the IP packet, in bytes.
     pub ip_len: u16,
+    /// TOS or traffic class.
+    pub tos: u8,
     /// Time to live or hop limit.
     pub ttl: u8,
     /// The TCP part.
@@ -113,7 +115,7 @@ pub fn parse_ipv4(frame: &impl Frame) -> Result<Packet<V4>, Odd<V4>> {
     if IP_OFFSET + total_len > frame.len() {
         return Err(odd(Verdict::Malformed));
     }
-    let (ttl, source) = (ip.ttl(), ip.source());
+    let (ttl, tos, source) = (ip.ttl(), ip.tos(), ip.source());
     let tcp_offset = IP_OFFSET + header_len;
     let Some(bytes) = frame.at::<{ Tcp::LEN }>(tcp_offset) else {
         return Err(odd(Verdict::Malformed));
@@ -133,6 +135,7 @@ pub fn parse_ipv4(frame: &impl Frame) -> Result<Packet<V4>, Odd<V4>> {
         tcp_offset,
         tcp_header_len,
         ip_len: total_len as u16,
+        tos,
         ttl,
         segment: segment(&tcp, (total_len - header_len - tcp_header_len) as u16),
     })
@@ -168,7 +171,7 @@ pub fn parse_ipv6(frame: &impl Frame) -> Result<Packet<V6>, Odd<V6>> {
     if IP_OFFSET + Ipv6::LEN + payload_len > frame.len() {
         return Err(odd(Verdict::Malformed));
     }
-    let (ttl, source) = (ip.hop_limit(), ip.source());
+    let (ttl, tos, source) = (ip.hop_limit(), ip.traffic_class(), ip.source());
     let tcp_offset = IP_OFFSET + Ipv6::LEN;
     let Some(bytes) = frame.at::<{ Tcp::LEN }>(tcp_offset) else {
         return Err(odd(Verdict::Malformed));
@@ -188,6 +191,7 @@ pub fn parse_ipv6(frame: &impl Frame) -> Result<Packet<V6>, Odd<V6>> {
         tcp_offset,
         tcp_header_len,
         ip_len: (Ipv6::LEN + payload_len) as u16,
+        tos,
         ttl,
         segment: segment(&tcp, (payload_len - tcp_header_len) as u16),
     })

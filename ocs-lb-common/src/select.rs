@@ -1,7 +1,8 @@
 //! Step four, for new flows: which backend.
 
-use crate::abi::{Balance, Cluster, Load, MAX_BACKENDS, Slot, StickyValue};
+use crate::abi::{Balance, Cluster, Load, MAX_BACKENDS, Slot, StickyValue, TRIED};
 use crate::address::Be16;
+use crate::redispatch::has;
 
 /// A search for the slot that takes a client by the cluster's algorithm. The
 /// caller repeats [`Scan::step`] up to [`Scan::steps`] times, with whatever
@@ -125,10 +126,27 @@ pub fn select(cluster: &Cluster, cursor: u32, load: impl Fn(usize) -> Load) -> O
     scan.slot()
 }
 
-/// Whether a cluster that holds so many flows takes one more.
+/// Whether a cluster that holds so many flows lets one more begin.
+///
+/// Live flows count. Half-open ones do as long as they are few beside the
+/// limit: a flood of SYNs must not fill a cluster that it never enters. What
+/// they may overshoot is held back at [`promotes`].
 #[inline(always)]
 pub const fn admits(held: Load, max_connections: u32) -> bool {
-    held.flows() < max_connections
+    let live = Load { pending: 0, ..held }.flows();
+    let pending = Load { live: 0, ..held }.flows();
+    let credible = if pending <= max_connections / 2 {
+        pending
+    } else {
+        0
+    };
+    live.saturating_add(credible) < max_connections
+}
+
+/// Whether a half-open flow of a cluster with so many live ones may become one.
+#[inline(always)]
+pub const fn promotes(held: Load, max_connections: u32) -> bool {
+    Load { pending: 0, ..held }.flows() < max_connections
 }
 
 /// The port a backend is dialled at: its own, or else the service's.
@@ -160,17 +178,40 @@ const fn gcd(mut a: u32, mut b: u32) -> u32 {
     a
 }
 
-/// The backend of a sticky entry, if it is fresh and its backend takes sticky
-/// clients.
+/// What a client's sticky entry means for its new flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sticky {
+    /// This backend.
+    Slot(u16),
+    /// There is none that counts: the algorithm chooses.
+    None,
+    /// Its backend may not be used, and no other may stand in.
+    Refused,
+}
+
+/// The meaning of a sticky entry now. A backend in `tried` had its chance.
 #[inline(always)]
-pub fn sticky(cluster: &Cluster, entry: Option<&StickyValue>, now_ns: u64) -> Option<u16> {
-    let entry = entry?;
+pub fn sticky(
+    cluster: &Cluster,
+    entry: Option<&StickyValue>,
+    now_ns: u64,
+    tried: &[u64; TRIED],
+) -> Sticky {
+    let Some(entry) = entry else {
+        return Sticky::None;
+    };
     let age_ticks = now_ns.saturating_sub(entry.last_used_ns) >> 20;
     if age_ticks >= cluster.sticky_expire as u64 || entry.backend >= cluster.backends {
-        return None;
+        return Sticky::None;
     }
     let slot = cluster.slots[entry.backend as usize & (MAX_BACKENDS - 1)];
-    (slot.flags & Slot::STICKY != 0).then_some(entry.backend)
+    if slot.flags & Slot::STRICT != 0 {
+        return Sticky::Refused;
+    }
+    if slot.flags & Slot::STICKY == 0 || has(tried, entry.backend as usize) {
+        return Sticky::None;
+    }
+    Sticky::Slot(entry.backend)
 }
 
 #[cfg(test)]
@@ -218,6 +259,10 @@ mod tests {
         let held = |live, pending| Load { live, pending };
         assert!(admits(held(98, 1), 100));
         assert!(!admits(held(99, 1), 100));
+        assert!(admits(held(99, 51), 100), "a flood does not fill it");
+        assert!(!admits(held(100, 51), 100));
+        assert!(promotes(held(99, 9999), 100));
+        assert!(!promotes(held(100, 1), 100));
         assert!(!admits(held(0, 0), 0));
         assert!(
             admits(held(u32::MAX, 3), 100),
@@ -274,29 +319,46 @@ mod tests {
             pad2: 0,
         };
         let now = 1000 << 20;
-        assert_eq!(sticky(&cluster, None, now), None);
-        assert_eq!(sticky(&cluster, Some(&entry(0, now)), now), Some(0));
+        let untried = [0; TRIED];
+        let ask = |cluster: &Cluster, entry: Option<StickyValue>| {
+            sticky(cluster, entry.as_ref(), now, &untried)
+        };
+        assert_eq!(ask(&cluster, None), Sticky::None);
+        assert_eq!(ask(&cluster, Some(entry(0, now))), Sticky::Slot(0));
         assert_eq!(
-            sticky(&cluster, Some(&entry(1, now)), now),
-            Some(1),
+            ask(&cluster, Some(entry(1, now))),
+            Sticky::Slot(1),
             "weight 0 still takes its sticky clients"
         );
-        assert_eq!(sticky(&cluster, Some(&entry(0, 901 << 20)), now), Some(0));
+        assert_eq!(ask(&cluster, Some(entry(0, 901 << 20))), Sticky::Slot(0));
         assert_eq!(
-            sticky(&cluster, Some(&entry(0, 900 << 20)), now),
-            None,
+            ask(&cluster, Some(entry(0, 900 << 20))),
+            Sticky::None,
             "expired"
         );
         assert_eq!(
-            sticky(&cluster, Some(&entry(2, now)), now),
-            None,
+            ask(&cluster, Some(entry(2, now))),
+            Sticky::None,
             "no such slot"
+        );
+        let mut tried = untried;
+        crate::redispatch::add(&mut tried, 0);
+        assert_eq!(
+            sticky(&cluster, Some(&entry(0, now)), now, &tried),
+            Sticky::None,
+            "it refused this flow"
         );
         cluster.slots[0].flags = 0;
         assert_eq!(
-            sticky(&cluster, Some(&entry(0, now)), now),
-            None,
+            ask(&cluster, Some(entry(0, now))),
+            Sticky::None,
             "backend is down"
+        );
+        cluster.slots[0].flags = Slot::STRICT;
+        assert_eq!(
+            ask(&cluster, Some(entry(0, now))),
+            Sticky::Refused,
+            "down, and no other may stand in"
         );
     }
 

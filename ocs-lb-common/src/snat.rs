@@ -10,17 +10,26 @@ use crate::abi::{LEAVES, PortMap};
 const FULL: usize = LEAVES;
 /// Index of the top word.
 const TOP: usize = LEAVES + LEAVES / 64;
-/// Words of the bitmap, all levels.
-pub const WORDS: usize = TOP + 1;
+/// Index of the first word of the resting ports' leaves.
+pub(crate) const REST: usize = TOP + 1;
+/// Index of the first word of their middle level.
+pub(crate) const SOME: usize = REST + LEAVES;
+/// Index of their top word.
+pub(crate) const ANY: usize = SOME + LEAVES / 64;
+/// Words of both bitmaps, all levels.
+pub const WORDS: usize = ANY + 1;
 
 const _: () = assert!(core::mem::offset_of!(PortMap, full) == FULL * 8);
 const _: () = assert!(core::mem::offset_of!(PortMap, top) == TOP * 8);
+const _: () = assert!(core::mem::offset_of!(PortMap, rest) == REST * 8);
+const _: () = assert!(core::mem::offset_of!(PortMap, some) == SOME * 8);
+const _: () = assert!(core::mem::offset_of!(PortMap, any) == ANY * 8);
 
 /// Steps of one search at most: a lost race, a stale hint or a reserved port
 /// costs one each.
 pub const STEPS: u32 = 256;
 
-/// Access to a [`PortMap`]'s words, by index over all three levels.
+/// Access to a [`PortMap`]'s words, by index over both bitmaps.
 pub trait PortWords {
     /// Reads a word.
     fn load(&self, word: usize) -> u64;
@@ -71,7 +80,12 @@ impl Search {
     /// good, so that each costs one step once.
     #[inline(always)]
     pub fn step(&mut self, words: &impl PortWords, reserved: impl Fn(u16) -> bool) -> bool {
-        match next_free(words, self.at) {
+        let look = if self.at > self.high {
+            Look::End
+        } else {
+            next_free(words, self.at)
+        };
+        match look {
             Look::Found(port) if port <= self.high => {
                 if take(words, port) && !reserved(port as u16) {
                     self.claimed = port;
@@ -127,7 +141,7 @@ pub fn release(words: &impl PortWords, port: u16) {
     words.fetch_and(TOP, !(1 << (leaf >> 6)));
 }
 
-enum Look {
+pub(crate) enum Look {
     /// A port that was free when looked at.
     Found(u32),
     /// Nothing here; go on at this port.
@@ -164,7 +178,7 @@ fn next_free(words: &impl PortWords, at: u32) -> Look {
 
 /// All bits above `bit`, which is below 64.
 #[inline(always)]
-const fn above(bit: u32) -> u64 {
+pub(crate) const fn above(bit: u32) -> u64 {
     (u64::MAX << bit) << 1
 }
 
@@ -197,17 +211,17 @@ fn take(words: &impl PortWords, port: u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::cell::RefCell;
     use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    struct Words(RefCell<[u64; WORDS]>);
+    pub(crate) struct Words(RefCell<[u64; WORDS]>);
 
     impl Words {
-        fn new() -> Self {
+        pub(crate) fn new() -> Self {
             Self(RefCell::new([0; WORDS]))
         }
     }
@@ -284,6 +298,14 @@ mod tests {
             .collect();
         assert_eq!(taken[..4], [5062, 5063, 5064, 5066]);
         assert!(taken.iter().all(|port| !served.contains(port)));
+    }
+
+    #[test]
+    fn a_port_lost_at_the_very_end_does_not_lead_below_the_range() {
+        let words = Words::new();
+        let last = |port| port == 65_535;
+        assert_eq!(claim(&words, 65_530, 65_535, 65_535, last), Some(65_530));
+        assert_eq!(words.load(0), 0, "port 0 is nobody's");
     }
 
     #[test]

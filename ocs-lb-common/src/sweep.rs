@@ -1,18 +1,9 @@
 //! When a flow ends by time, and when its entries may be deleted.
 
 use crate::abi::Cluster;
+use crate::rest::{CLOSED_SERVE, DEAD_REST, KILLED_SERVE, RESET_SERVE, needed};
 use crate::ticks::Ticks;
 use crate::track::{Count, Phase, StateWord};
-
-/// Ticks of a closed flow's rest: its entries serve retransmissions.
-pub const CLOSED_REST: u32 = 10 * SECOND;
-
-/// Ticks of a reset flow's rest.
-pub const RESET_REST: u32 = 2 * SECOND;
-
-/// Ticks from death to deletion: no packet that still holds the entry is under
-/// way after that, and a freed element may become another flow at once.
-pub const DEAD_REST: u32 = SECOND / 10;
 
 /// Ticks after which an entry without its other half is taken for an orphan.
 /// Halves of a pair are written microseconds apart.
@@ -20,13 +11,15 @@ pub const ORPHAN_AGE: u32 = 2 * SECOND;
 
 const SECOND: u32 = crate::ticks::duration(core::time::Duration::from_secs(1));
 
-/// What the sweep does with a flow.
+/// What time does to a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
     /// Nothing yet.
     Nothing,
     /// Swap to [`Phase::Dead`] and count.
     End(Count),
+    /// Swap to [`Phase::Killed`], count, and tell both sides.
+    Kill,
     /// Delete both entries and free the port.
     Delete,
 }
@@ -38,30 +31,29 @@ pub enum Due {
 pub fn due(state: StateWord, forward: Ticks, reverse: Ticks, now: Ticks, cluster: &Cluster) -> Due {
     let idle = now.since(forward.later(reverse));
     let closing = state.has(StateWord::CLIENT_FIN | StateWord::SERVER_FIN);
-    let (limit, age, count) = match state.phase() {
+    let (limit, age, due) = match state.phase() {
         Phase::HalfOpen => (
             cluster.connect_timeout,
             now.since(forward),
-            Count::DropPending,
+            Due::End(Count::DropPending),
         ),
-        Phase::Established if closing => (cluster.half_closed_timeout, idle, Count::DropLive),
-        Phase::Established => (cluster.idle_timeout, idle, Count::DropLive),
-        Phase::Closed => (CLOSED_REST, idle, Count::None),
-        Phase::Reset => (RESET_REST, idle, Count::None),
+        Phase::Established if closing => (cluster.half_closed_timeout, idle, Due::Kill),
+        Phase::Established => (cluster.idle_timeout, idle, Due::Kill),
+        Phase::Closed => (CLOSED_SERVE, idle, Due::End(Count::None)),
+        Phase::Reset => (RESET_SERVE, idle, Due::End(Count::None)),
+        // Of one that is killed or dead, `forward` is the time of that.
+        Phase::Killed => (KILLED_SERVE, now.since(forward), Due::End(Count::None)),
+        Phase::Dead => (needed(state), now.since(forward), Due::Delete),
         Phase::Deleting => return Due::Nothing,
-        Phase::Dead => {
-            return if now.since(forward) >= DEAD_REST {
-                Due::Delete
-            } else {
-                Due::Nothing
-            };
-        }
     };
-    if age >= limit {
-        Due::End(count)
-    } else {
-        Due::Nothing
-    }
+    if age >= limit { due } else { Due::Nothing }
+}
+
+/// Whether the record of a port's rest (see [`crate::rest::retire`]), made at
+/// `since`, has served.
+#[inline(always)]
+pub fn is_rested(state: StateWord, since: Ticks, now: Ticks) -> bool {
+    matches!(state.phase(), Phase::Dead) && now.since(since) >= needed(state).max(DEAD_REST)
 }
 
 /// Whether an entry is an orphan: its other half is missing or belongs to
@@ -77,7 +69,7 @@ pub const fn held(phase: Phase) -> Count {
     match phase {
         Phase::HalfOpen => Count::DropPending,
         Phase::Established => Count::DropLive,
-        Phase::Closed | Phase::Reset | Phase::Dead | Phase::Deleting => Count::None,
+        Phase::Closed | Phase::Reset | Phase::Dead | Phase::Deleting | Phase::Killed => Count::None,
     }
 }
 
@@ -91,10 +83,14 @@ pub struct Report {
     pub half_open: u64,
     /// Flows established.
     pub established: u64,
-    /// Flows closed, reset or dead: their entries rest.
+    /// Flows that are over: their entries and ports rest.
     pub resting: u64,
     /// Flows ended by this walk.
     pub ended: u64,
+    /// Of these, idle for too long: killed.
+    pub killed: u64,
+    /// Killed flows whose record found the ring full.
+    pub untold: u64,
     /// Flows whose entries this walk deleted.
     pub deleted: u64,
     /// Reverse entries without an owner, deleted.
@@ -120,31 +116,54 @@ mod tests {
         let half_closed = live.with(StateWord::CLIENT_FIN);
         let closed = live.with_phase(Phase::Closed);
         let dead = live.with_phase(Phase::Dead);
+        let reset = live.with_phase(Phase::Reset).with(StateWord::TOLD);
+        let killed = live.with_phase(Phase::Killed).with(StateWord::TOLD);
         let end = Due::End;
         // (state, forward, reverse, now)
         let cases = [
             (born, 0, 0, 99, Due::Nothing),
             (born, 0, 90, 100, end(Count::DropPending)),
             (live, 0, 500, 1499, Due::Nothing),
-            (live, 0, 500, 1500, end(Count::DropLive)),
+            (live, 0, 500, 1500, Due::Kill),
             (live, 500, 0, 1499, Due::Nothing),
-            (half_closed, 0, 0, 300, end(Count::DropLive)),
-            (closed, 0, 0, CLOSED_REST - 1, Due::Nothing),
-            (closed, 0, 0, CLOSED_REST, end(Count::None)),
+            (half_closed, 0, 0, 300, Due::Kill),
+            (closed, 0, 0, CLOSED_SERVE - 1, Due::Nothing),
+            (closed, 0, 0, CLOSED_SERVE, end(Count::None)),
+            (reset, 0, 0, RESET_SERVE, end(Count::None)),
+            (killed, 5, 0, 4 + KILLED_SERVE, Due::Nothing),
+            (killed, 5, 9, 5 + KILLED_SERVE, end(Count::None)),
             (
-                live.with_phase(Phase::Reset),
+                reset.with_phase(Phase::Dead),
                 0,
                 0,
-                RESET_REST,
-                end(Count::None),
+                DEAD_REST - 1,
+                Due::Nothing,
             ),
-            (dead, 0, 0, DEAD_REST - 1, Due::Nothing),
-            (dead, 0, 0, DEAD_REST, Due::Delete),
+            (reset.with_phase(Phase::Dead), 0, 0, DEAD_REST, Due::Delete),
+            (dead, 0, 0, needed(dead) - 1, Due::Nothing),
+            (dead, 0, 0, needed(dead), Due::Delete),
+            (
+                live.with_phase(Phase::Deleting),
+                0,
+                0,
+                u32::MAX / 2,
+                Due::Nothing,
+            ),
         ];
         for (state, forward, reverse, now, wanted) in cases {
             let is = due(state, Ticks(forward), Ticks(reverse), Ticks(now), &cluster);
             assert_eq!(is, wanted, "{state:?} {forward} {reverse} {now}");
         }
+    }
+
+    #[test]
+    fn records_rest_their_time() {
+        let record = StateWord::born(3).with_phase(Phase::Dead);
+        let needed = needed(record);
+        assert!(!is_rested(record, Ticks(5), Ticks(4 + needed)));
+        assert!(is_rested(record, Ticks(5), Ticks(5 + needed)));
+        let alive = record.with_phase(Phase::HalfOpen);
+        assert!(!is_rested(alive, Ticks(5), Ticks(5 + needed)));
     }
 
     #[test]

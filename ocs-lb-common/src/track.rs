@@ -25,6 +25,8 @@ pub enum Phase {
     Dead = 5,
     /// Whoever swapped to this deletes the entries, and nobody else.
     Deleting = 6,
+    /// Ended by us: every packet of it is answered with a RST.
+    Killed = 7,
 }
 
 /// State of a flow: phase in bits 0-7, marks in 8-15, generation in 16-31.
@@ -39,12 +41,15 @@ impl StateWord {
     pub const CLIENT_FIN: u32 = 1 << 9;
     /// Mark: the server sent a FIN.
     pub const SERVER_FIN: u32 = 1 << 10;
-    /// Mark: the server's FIN came first.
+    /// Mark: the server's FIN came first, or crossed the client's: the server
+    /// holds a TIME_WAIT.
     pub const SERVER_FIRST: u32 = 1 << 11;
     /// Mark: the RST came from the server.
     pub const SERVER_RESET: u32 = 1 << 12;
     /// Mark: the flow was established once.
     pub const WAS_LIVE: u32 = 1 << 13;
+    /// Mark: a RST went to the server, so it holds no state of the flow.
+    pub const TOLD: u32 = 1 << 14;
 
     /// The first state of a flow.
     #[inline(always)]
@@ -61,8 +66,16 @@ impl StateWord {
             3 => Phase::Closed,
             4 => Phase::Reset,
             6 => Phase::Deleting,
+            7 => Phase::Killed,
             _ => Phase::Dead,
         }
+    }
+
+    /// Whether two words are of one flow: an element of the map may have become
+    /// another flow since the first was read.
+    #[inline(always)]
+    pub const fn is_same_flow(self, other: Self) -> bool {
+        (self.0 ^ other.0) >> 16 == 0
     }
 
     /// Whether any of `marks` is set.
@@ -141,10 +154,25 @@ pub enum Step {
     Keep,
     /// Swap to this state and count; then it is forwarded.
     Swap(StateWord, Count),
+    /// The server answers the SYN with a RST: try another one, or else swap
+    /// to this state and count; then it is forwarded.
+    Refused(StateWord, Count),
+    /// The client's SYN again: it may move to another server; else forwarded.
+    Retry,
     /// A SYN on a flow that is over: end this one and open another.
     Replace,
+    /// We ended the flow: the packet is answered with a RST.
+    Answer,
     /// The flow is over, and the packet belongs to none.
     Gone,
+}
+
+impl Count {
+    /// Whether the flow's end begins with this: from here on its port rests.
+    #[inline(always)]
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::DropPending | Self::DropLive)
+    }
 }
 
 /// Whether a packet needs no look at the flow's owner: nothing it carries can
@@ -167,11 +195,14 @@ pub fn step(
     let opens = segment.flags.is_open() && matches!(direction, Direction::Forward);
     match word.phase() {
         Phase::HalfOpen => half_open(word, direction, segment, own, peer),
-        Phase::Established => established(word, direction, segment, peer),
+        Phase::Established => established(word, direction, segment, own, peer),
         // The first SYN of a new connection is never dropped for port reuse.
-        Phase::Closed | Phase::Reset | Phase::Dead if opens => Step::Replace,
+        Phase::Closed | Phase::Reset | Phase::Dead | Phase::Killed if opens => Step::Replace,
         Phase::Closed => Step::Keep,
-        Phase::Reset => lingering_reset(word, direction, segment, peer),
+        // A RST is never answered with a RST (RFC 9293 section 3.5.2).
+        Phase::Killed if segment.flags.any(Flags::RST) => Step::Keep,
+        Phase::Killed => Step::Answer,
+        Phase::Reset => lingering_reset(word, direction, segment, own, peer),
         Phase::Dead | Phase::Deleting => Step::Gone,
     }
 }
@@ -190,9 +221,20 @@ fn half_open(
             if flags.any(Flags::RST) {
                 let believed = near(segment.seq, own.seq_end.wrapping_sub(1));
                 return if believed {
-                    Step::Swap(word.with_phase(Phase::Reset), Count::DropPending)
+                    let next = word.with_phase(Phase::Reset).with(StateWord::TOLD);
+                    Step::Swap(next, Count::DropPending)
                 } else {
                     Step::Keep
+                };
+            }
+            if flags.is_open() {
+                return if segment.seq.wrapping_add(1) != own.seq_end {
+                    // The client gave up and began again with the same port.
+                    Step::Replace
+                } else if word.has(StateWord::SYN_ACK) {
+                    Step::Keep
+                } else {
+                    Step::Retry
                 };
             }
             // A spoofed SYN cannot be followed by the right ACK: only what
@@ -221,11 +263,13 @@ fn half_open(
             if flags.any(Flags::RST) {
                 let believed =
                     answers || word.has(StateWord::SYN_ACK) && segment.seq == own.seq_end;
-                return if believed {
-                    let next = word.with_phase(Phase::Reset).with(StateWord::SERVER_RESET);
+                let next = word.with_phase(Phase::Reset).with(StateWord::SERVER_RESET);
+                return if !believed {
+                    Step::Keep
+                } else if word.has(StateWord::SYN_ACK) {
                     Step::Swap(next, Count::DropPending)
                 } else {
-                    Step::Keep
+                    Step::Refused(next, Count::DropPending)
                 };
             }
             if flags.any(Flags::SYN) && answers && !word.has(StateWord::SYN_ACK) {
@@ -237,21 +281,27 @@ fn half_open(
 }
 
 #[inline(always)]
-fn established(word: StateWord, direction: Direction, segment: &Segment, peer: Side) -> Step {
+fn established(
+    word: StateWord,
+    direction: Direction,
+    segment: &Segment,
+    own: Side,
+    peer: Side,
+) -> Step {
     let flags = segment.flags;
     let relevant = flags.any(Flags::RST | Flags::FIN) && !flags.any(Flags::SYN);
     // A SYN is forwarded unchanged: the server answers it with a challenge ACK
     // (RFC 5961 section 4). So is what lies outside the window: its receiver
     // ignores it, and the flow does not end for it.
-    if !relevant || !reaches_window(segment, peer) {
+    if !relevant || !reaches_window(segment, own, peer) {
         return Step::Keep;
     }
     if flags.any(Flags::RST) {
-        let mut next = word.with_phase(Phase::Reset);
-        if matches!(direction, Direction::Reverse) {
-            next = next.with(StateWord::SERVER_RESET);
-        }
-        return Step::Swap(next, Count::DropLive);
+        let from = match direction {
+            Direction::Forward => StateWord::TOLD,
+            Direction::Reverse => StateWord::SERVER_RESET,
+        };
+        return Step::Swap(word.with_phase(Phase::Reset).with(from), Count::DropLive);
     }
     let mark = match direction {
         Direction::Forward => StateWord::CLIENT_FIN,
@@ -263,6 +313,11 @@ fn established(word: StateWord, direction: Direction, segment: &Segment, peer: S
     let mut next = word.with(mark);
     if next.has(StateWord::CLIENT_FIN) && next.has(StateWord::SERVER_FIN) {
         next = next.with_phase(Phase::Closed);
+        // A server's FIN that does not acknowledge the client's crossed it.
+        let crossed = is_after(peer.seq_end, segment.ack);
+        if matches!(direction, Direction::Reverse) && crossed {
+            next = next.with(StateWord::SERVER_FIRST);
+        }
         return Step::Swap(next, Count::DropLive);
     }
     if matches!(direction, Direction::Reverse) {
@@ -275,13 +330,20 @@ fn established(word: StateWord, direction: Direction, segment: &Segment, peer: S
 /// in the window was not its author. The other side's late packets revive
 /// nothing, as its peer is gone.
 #[inline(always)]
-fn lingering_reset(word: StateWord, direction: Direction, segment: &Segment, peer: Side) -> Step {
+fn lingering_reset(
+    word: StateWord,
+    direction: Direction,
+    segment: &Segment,
+    own: Side,
+    peer: Side,
+) -> Step {
     let accused = word.has(StateWord::SERVER_RESET) == matches!(direction, Direction::Reverse);
     let speaks = !segment.flags.any(Flags::RST | Flags::SYN) && segment.flags.any(Flags::ACK);
     // A flow that was reset before it was established has nothing to keep.
     let was_live = word.has(StateWord::WAS_LIVE);
-    if accused && speaks && was_live && in_window(segment.seq, peer) {
-        let next = StateWord(word.0 & !StateWord::SERVER_RESET).with_phase(Phase::Established);
+    if accused && speaks && was_live && in_window(segment.seq, own, peer) {
+        let accusation = StateWord::SERVER_RESET | StateWord::TOLD;
+        let next = StateWord(word.0 & !accusation).with_phase(Phase::Established);
         return Step::Swap(next, Count::Revive);
     }
     Step::Keep
@@ -291,25 +353,34 @@ fn lingering_reset(word: StateWord, direction: Direction, segment: &Segment, pee
 /// from its last acknowledgment on, within the window it announced
 /// (RFC 9293 section 3.10.7.4). At least 64 KiB, as an announced window may
 /// have shrunk while the segment was under way.
+///
+/// An acknowledgment of what `sender` never sent was forged; it does not move
+/// the window past what was sent.
 #[inline(always)]
-const fn in_window(seq: u32, receiver: Side) -> bool {
+const fn in_window(seq: u32, sender: Side, receiver: Side) -> bool {
     let announced = (receiver.window as u32) << (receiver.scale & 15);
     let window = if announced < 65_535 {
         65_535
     } else {
         announced
     };
-    seq.wrapping_sub(receiver.last_ack) <= window
+    let forged = is_after(receiver.last_ack, sender.seq_end);
+    let (start, len) = if forged {
+        (sender.seq_end.wrapping_sub(window), window.wrapping_mul(2))
+    } else {
+        (receiver.last_ack, window)
+    };
+    seq.wrapping_sub(start) <= len
 }
 
 /// The same for a segment that begins before the window and ends in it: a
 /// retransmission whose first part has arrived already. A bare RST occupies no
 /// number, so it must lie in the window itself.
 #[inline(always)]
-const fn reaches_window(segment: &Segment, receiver: Side) -> bool {
-    in_window(segment.seq, receiver)
+const fn reaches_window(segment: &Segment, sender: Side, receiver: Side) -> bool {
+    in_window(segment.seq, sender, receiver)
         || is_after(receiver.last_ack, segment.seq)
-            && in_window(segment.end(), receiver)
+            && in_window(segment.end(), sender, receiver)
             && is_after(segment.end(), receiver.last_ack)
 }
 
@@ -349,8 +420,7 @@ pub fn touch<A: Address>(
     let end = end_of(segment);
     let syn = segment.flags.any(Flags::SYN);
     if half_open {
-        // A client may begin again with another number; and until the
-        // handshake is done, the server's first one is what counts.
+        // Until the handshake is done, a server may begin again.
         if syn {
             flow.seq_end = end;
         }
@@ -388,7 +458,7 @@ pub fn establish<A: Address>(flow: &mut Flow<A>, now: Ticks, segment: &Segment) 
 
 /// Sequence comparison modulo 2^32 (RFC 9293 section 3.4).
 #[inline(always)]
-const fn is_after(a: u32, b: u32) -> bool {
+pub const fn is_after(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).wrapping_sub(1) < 0x7fff_ffff
 }
 

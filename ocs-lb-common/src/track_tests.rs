@@ -62,7 +62,7 @@ fn handshake() {
     let born = StateWord::born(7);
     assert_eq!(
         forward(born, SYN, 1000, 0),
-        Step::Keep,
+        Step::Retry,
         "a SYN retransmission"
     );
     let answered = born.with(StateWord::SYN_ACK);
@@ -118,7 +118,7 @@ fn giving_up_while_half_open() {
     let reset = born.with_phase(Phase::Reset);
     assert_eq!(
         forward(born, RST, 1001, 0),
-        Step::Swap(reset, Count::DropPending)
+        Step::Swap(reset.with(StateWord::TOLD), Count::DropPending)
     );
     assert_eq!(
         forward(born, FIN, 1001, 0),
@@ -127,7 +127,7 @@ fn giving_up_while_half_open() {
     let refused = reset.with(StateWord::SERVER_RESET);
     assert_eq!(
         reverse(born, RST | ACK, 0, 1001),
-        Step::Swap(refused, Count::DropPending)
+        Step::Refused(refused, Count::DropPending)
     );
     assert_eq!(
         reverse(born, RST | ACK, 0, 77),
@@ -195,7 +195,7 @@ fn a_reset_in_the_window_ends() {
     let reset = word.with_phase(Phase::Reset);
     assert_eq!(
         forward(word, RST, 1001, 0),
-        Step::Swap(reset, Count::DropLive)
+        Step::Swap(reset.with(StateWord::TOLD), Count::DropLive)
     );
     assert_eq!(
         reverse(word, RST | ACK, 501, 1001),
@@ -256,6 +256,79 @@ fn syns_on_existing_flows() {
     );
 }
 
+/// Has sent all that its receiver acknowledged.
+const SENDER: Side = Side {
+    seq_end: 1001,
+    last_ack: 0,
+    window: 0,
+    scale: 0,
+};
+
+#[test]
+fn a_forged_acknowledgment_does_not_hide_an_end() {
+    // Somebody acknowledged a gigabyte that the client never sent.
+    let forged = Side {
+        last_ack: 1001 + (1 << 30),
+        ..SERVER
+    };
+    let fin = segment(FIN | ACK, 1001, 501);
+    let taken = step(established(), Direction::Forward, &fin, CLIENT, forged);
+    assert!(matches!(taken, Step::Swap(..)), "{taken:?}");
+    let blind = segment(RST, 1001 + (1 << 30), 0);
+    let taken = step(established(), Direction::Forward, &blind, CLIENT, forged);
+    assert_eq!(taken, Step::Keep, "nor does it open the window far ahead");
+}
+
+#[test]
+fn a_second_try() {
+    let born = StateWord::born(7);
+    assert_eq!(forward(born, SYN, 1000, 0), Step::Retry);
+    let answered = born.with(StateWord::SYN_ACK);
+    assert_eq!(forward(answered, SYN, 1000, 0), Step::Keep);
+    assert_eq!(forward(born, SYN, 5000, 0), Step::Replace, "another start");
+    let gone = born.with_phase(Phase::Reset).with(StateWord::SERVER_RESET);
+    assert_eq!(
+        reverse(born, RST | ACK, 0, 1001),
+        Step::Refused(gone, Count::DropPending)
+    );
+    let gone = answered
+        .with_phase(Phase::Reset)
+        .with(StateWord::SERVER_RESET);
+    assert_eq!(
+        reverse(answered, RST | ACK, 0, 1001),
+        Step::Swap(gone, Count::DropPending),
+        "never after a SYN-ACK"
+    );
+}
+
+#[test]
+fn what_we_end_stays_ended() {
+    let killed = established().with_phase(Phase::Killed);
+    for flags in [ACK, FIN | ACK, SYN | ACK, 0] {
+        assert_eq!(forward(killed, flags, 1001, 501), Step::Answer);
+        assert_eq!(reverse(killed, flags, 501, 1001), Step::Answer);
+    }
+    assert_eq!(forward(killed, RST, 1001, 0), Step::Keep);
+    assert_eq!(forward(killed, SYN, 9000, 0), Step::Replace);
+}
+
+#[test]
+fn crossing_fins_leave_the_server_waiting() {
+    let client_first = established().with(StateWord::CLIENT_FIN);
+    let closed = |word: StateWord| word.with(StateWord::SERVER_FIN).with_phase(Phase::Closed);
+    assert_eq!(
+        reverse(client_first, FIN | ACK, 501, 1001),
+        Step::Swap(closed(client_first), Count::DropLive)
+    );
+    assert_eq!(
+        reverse(client_first, FIN | ACK, 501, 1000),
+        Step::Swap(
+            closed(client_first).with(StateWord::SERVER_FIRST),
+            Count::DropLive
+        )
+    );
+}
+
 #[test]
 fn a_window_is_scaled() {
     let receiver = Side {
@@ -264,11 +337,15 @@ fn a_window_is_scaled() {
         scale: 7,
         ..Side::default()
     };
-    assert!(in_window(1001 + 128_000, receiver));
-    assert!(!in_window(1001 + 128_001, receiver));
+    assert!(in_window(1001 + 128_000, SENDER, receiver));
+    assert!(!in_window(1001 + 128_001, SENDER, receiver));
     assert!(
         in_window(
             10,
+            Side {
+                seq_end: 5,
+                ..SENDER
+            },
             Side {
                 last_ack: u32::MAX - 5,
                 ..receiver
@@ -331,7 +408,14 @@ fn the_first_ack_counts_wherever_it_lies() {
         touch(&mut flow, Ticks(9), &segment(ACK, 1001, ack), 40, None);
         assert_eq!((flow.last_ack, flow.last_seen), (ack, Ticks(9)));
         assert!(
-            in_window(ack, flow.side()),
+            in_window(
+                ack,
+                Side {
+                    seq_end: ack,
+                    ..SENDER
+                },
+                flow.side()
+            ),
             "the server's next byte is expected"
         );
     }
@@ -393,17 +477,6 @@ fn data_in_the_handshake() {
 }
 
 #[test]
-fn a_client_may_begin_again_while_half_open() {
-    let mut flow: Flow<crate::address::V4> = Flow {
-        state: StateWord::born(0),
-        ..Flow::default()
-    };
-    start(&mut flow, &segment(SYN, 0x9000_0000, 0), 0);
-    touch(&mut flow, Ticks(1), &segment(SYN, 7, 0), 40, None);
-    assert_eq!(flow.seq_end, 8, "a lower number counts as well");
-}
-
-#[test]
 fn a_fin_behind_known_data_is_seen() {
     // 100 bytes of which the receiver has 50 already, then the FIN.
     let late = Segment {
@@ -442,7 +515,7 @@ proptest! {
             } else {
                 reverse(word, bits, 500 + seq, 1000 + ack)
             };
-            if let Step::Swap(next, count) = taken {
+            if let Step::Swap(next, count) | Step::Refused(next, count) = taken {
                 prop_assert_eq!(next.0 >> 16, 1, "the generation stays");
                 word = next;
                 match count {

@@ -6,6 +6,7 @@ use crate::checksum::Delta;
 
 mod field {
     pub const VERSION_IHL: usize = 0;
+    pub const TOS: usize = 1;
     pub const TOTAL_LENGTH: usize = 2;
     pub const FRAGMENT: usize = 6;
     pub const TTL: usize = 8;
@@ -54,6 +55,12 @@ impl Ipv4<'_> {
     #[inline(always)]
     pub const fn header_len(&self) -> usize {
         ((self.0[field::VERSION_IHL] & 0x0f) as usize) << 2
+    }
+
+    /// Differentiated services and ECN (RFC 2474, RFC 3168).
+    #[inline(always)]
+    pub const fn tos(&self) -> u8 {
+        self.0[field::TOS]
     }
 
     /// Length of header and payload in bytes.

@@ -44,6 +44,12 @@ impl Ipv6<'_> {
         IpProto(self.0[field::NEXT_HEADER])
     }
 
+    /// Traffic class: the eight bits after the version.
+    #[inline(always)]
+    pub const fn traffic_class(&self) -> u8 {
+        self.0[field::VERSION] << 4 | self.0[field::VERSION + 1] >> 4
+    }
+
     /// Hop limit.
     #[inline(always)]
     pub const fn hop_limit(&self) -> u8 {

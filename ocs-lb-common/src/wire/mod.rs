@@ -7,11 +7,13 @@ mod ethernet;
 mod ipv4;
 mod ipv6;
 mod tcp;
+mod tcp_options;
 
 pub use ethernet::{EtherType, Ethernet, EthernetMut, MacAddress};
 pub use ipv4::{Ipv4, Ipv4Mut};
 pub use ipv6::Ipv6;
-pub use tcp::{Flags, Tcp, TcpMut, timestamp_value, window_scale};
+pub use tcp::{Flags, Tcp, TcpMut};
+pub use tcp_options::{SynOptions, strip_timestamp, syn_options, timestamp_value};
 
 /// An IP protocol number (IANA "Assigned Internet Protocol Numbers").
 #[repr(transparent)]

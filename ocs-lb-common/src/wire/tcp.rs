@@ -1,7 +1,5 @@
-//! Transmission Control Protocol (RFC 9293 section 3.1), header and the
-//! options that tracking needs (RFC 7323).
+//! Transmission Control Protocol (RFC 9293 section 3.1), the header.
 
-use super::Frame;
 use crate::address::Be16;
 use crate::checksum::Delta;
 
@@ -143,67 +141,9 @@ impl TcpMut<'_> {
     }
 }
 
-mod option {
-    pub const END: u8 = 0;
-    pub const NOP: u8 = 1;
-    pub const WINDOW_SCALE: u8 = 3;
-    /// NOP, NOP, kind 8, length 10: how common stacks align the timestamp
-    /// option when it stands alone (RFC 7323 appendix A).
-    pub const TIMESTAMP_ALIGNED: [u8; 4] = [1, 1, 8, 10];
-}
-
-/// The sender's timestamp, where the segment carries the option first and
-/// aligned as RFC 7323 appendix A recommends; `None` anywhere else.
-#[inline(always)]
-pub fn timestamp_value(frame: &impl Frame, tcp_offset: usize, header_len: usize) -> Option<u32> {
-    if header_len < Tcp::LEN + 12 {
-        return None;
-    }
-    let bytes = frame.at::<8>(tcp_offset + Tcp::LEN)?;
-    let [a, b, c, d, value @ ..] = *bytes;
-    ([a, b, c, d] == option::TIMESTAMP_ALIGNED).then_some(u32::from_be_bytes(value))
-}
-
-/// The shift of the window-scale option of a SYN; 0 without one.
-///
-/// RFC 7323 section 2.3: a shift above 14 is used as 14. The walk is bounded:
-/// 40 bytes hold at most 40 options, and a real SYN has fewer than ten.
-#[inline(always)]
-pub fn window_scale(frame: &impl Frame, tcp_offset: usize, header_len: usize) -> u8 {
-    let end = tcp_offset + header_len;
-    let mut at = tcp_offset + Tcp::LEN;
-    for _ in 0..12 {
-        if at >= end {
-            break;
-        }
-        let Some([kind]) = frame.at::<1>(at) else {
-            break;
-        };
-        if *kind == option::END {
-            break;
-        }
-        if *kind == option::NOP {
-            at += 1;
-            continue;
-        }
-        let Some([_, len, value]) = frame.at::<3>(at) else {
-            break;
-        };
-        if *kind == option::WINDOW_SCALE {
-            return if *value > 14 { 14 } else { *value };
-        }
-        if *len < 2 || *len > 40 {
-            break;
-        }
-        at += *len as usize;
-    }
-    0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::SliceFrame;
 
     /// SYN from port 40000 to 5061 with the options of a Linux client.
     const SYN: [u8; 40] = [
@@ -240,30 +180,5 @@ mod tests {
         for (bits, open) in cases {
             assert_eq!(Flags(bits).is_open(), open, "{bits:#04x}");
         }
-    }
-
-    #[test]
-    fn window_scale_of_a_syn() {
-        let mut syn = SYN;
-        assert_eq!(window_scale(&SliceFrame(&mut syn), 0, 40), 7);
-        syn[39] = 200;
-        assert_eq!(window_scale(&SliceFrame(&mut syn), 0, 40), 14);
-        assert_eq!(window_scale(&SliceFrame(&mut syn), 0, 20), 0, "no options");
-        syn[21] = 0;
-        assert_eq!(
-            window_scale(&SliceFrame(&mut syn), 0, 40),
-            0,
-            "an option of length 0"
-        );
-    }
-
-    #[test]
-    fn timestamp_only_where_aligned() {
-        let mut segment = [0u8; 32];
-        segment[20..28].copy_from_slice(&[1, 1, 8, 10, 0, 0, 1, 0]);
-        assert_eq!(timestamp_value(&SliceFrame(&mut segment), 0, 32), Some(256));
-        assert_eq!(timestamp_value(&SliceFrame(&mut segment), 0, 20), None);
-        segment[20] = 0;
-        assert_eq!(timestamp_value(&SliceFrame(&mut segment), 0, 32), None);
     }
 }
