@@ -82,7 +82,18 @@ pub fn is_of<A: Address>(pending: &Pending<A>, key: &FlowKey<A>, word: StateWord
 /// What a SYN says, for its place in the ring: everything but key and options'
 /// bytes.
 #[inline(always)]
-pub fn save<A: Address>(pending: &mut Pending<A>, packet: &Packet<A>, now: Ticks) {
+pub fn save<A: Address>(
+    pending: &mut Pending<A>,
+    packet: &Packet<A>,
+    options: &SynOptions,
+    now: Ticks,
+) {
+    pending.scale = options.scale;
+    pending.timestamp_at = match options.timestamp {
+        // Other frames may have IP options before it.
+        Some(_) => (options.timestamp_at - packet.tcp_offset + IP_OFFSET + Ipv4::LEN) as u8,
+        None => 0,
+    };
     pending.sent = now;
     pending.birth = now;
     pending.isn = packet.segment.seq;
@@ -123,6 +134,23 @@ pub fn packet_ipv4(pending: &Pending<V4>) -> Packet<V4> {
             window: pending.window,
             payload: 0,
         },
+    }
+}
+
+/// What that packet's options say; `timestamp` is the client's, which its flow
+/// knows.
+#[inline(always)]
+pub fn options_ipv4(pending: &Pending<V4>, timestamp: u32) -> SynOptions {
+    if pending.timestamp_at == 0 {
+        return SynOptions {
+            scale: pending.scale,
+            ..SynOptions::default()
+        };
+    }
+    SynOptions {
+        scale: pending.scale,
+        timestamp: Some(timestamp),
+        timestamp_at: pending.timestamp_at as usize,
     }
 }
 

@@ -26,8 +26,12 @@ fn pending(options: &[u8]) -> Pending<V4> {
         flags: 0xc2,
         options_len: options.len() as u8,
         retries: 0,
+        early: 0,
         has_data: 0,
         moves: 0,
+        scale: 0,
+        timestamp_at: 0,
+        pad: [0; 5],
         tried: [0; TRIED],
         options: [0; OPTIONS],
     };
@@ -61,8 +65,14 @@ fn the_syn_once_more() {
             parsed.tcp_header_len,
         );
         assert_eq!(read.timestamp.is_some(), options == OPTIONS_OF_LINUX);
+        let again = options_ipv4(&saved, 9);
+        save(&mut saved, &parsed, &read, Ticks(100));
+        if read.timestamp.is_some() {
+            assert_eq!(options_ipv4(&saved, 9), read);
+            assert_eq!(again, SynOptions::default(), "not saved before");
+        }
         let before = saved;
-        save(&mut saved, &parsed, Ticks(100));
+        save(&mut saved, &parsed, &read, Ticks(100));
         assert_eq!(saved, before, "saving it again changes nothing");
         frame.pop();
         assert_eq!(

@@ -135,7 +135,7 @@ pub fn select(cluster: &Cluster, cursor: u32, load: impl Fn(usize) -> Load) -> O
 pub const fn admits(held: Load, max_connections: u32) -> bool {
     let live = Load { pending: 0, ..held }.flows();
     let pending = Load { live: 0, ..held }.flows();
-    let credible = if pending <= max_connections / 2 {
+    let credible = if pending <= max_connections.div_ceil(2) {
         pending
     } else {
         0

@@ -85,6 +85,8 @@ pub struct Report {
     pub established: u64,
     /// Flows that are over: their entries and ports rest.
     pub resting: u64,
+    /// Ports whose rest is recorded by a reverse entry alone.
+    pub records: u64,
     /// Flows ended by this walk.
     pub ended: u64,
     /// Of these, idle for too long: killed.

@@ -1,134 +1,334 @@
-//! Flows in the map: lookup, change of state, birth and deletion of pairs.
+//! Flows in the map: lookup, change of state, birth, end and deletion of pairs.
 
 use ocs_lb_common::{
-    abi::{BPF_NOEXIST, Flow, FlowKey},
+    abi::{BPF_NOEXIST, Cluster, EventKind, Flow, FlowKey, Reason, RefuseAction},
     parse::Packet,
-    sweep::held,
+    rest::{Reuse, retire},
+    select,
+    sweep::{Due, due, held},
+    ticks::Ticks,
     track::{Count, Direction, Phase, StateWord, Step, establish, is_plain, start, step},
     verdict::Verdict,
-    wire::window_scale,
 };
 
-use crate::{atomic::swap_u32, count, maps::Family, packet::XdpFrame, port, time::Now};
+use crate::{
+    atomic::{add_u64, swap_u32},
+    count, event, kill,
+    maps::{CLUSTERS, Family, Room},
+    open::{room, room_at},
+    packet::XdpFrame,
+    port, redispatch,
+    slow::Next,
+    sticky,
+    time::Now,
+};
 
-/// Tries of a compare-and-swap: one is lost only to another change of the
-/// same flow's state, of which there are few in a life.
-const SWAP_TRIES: usize = 3;
+/// Ticks without a packet after which one is looked at more closely: its flow
+/// may have been idle for too long (1.07 s).
+const PAUSE: u32 = 1024;
 
-/// The entry of a packet's flow, after what the packet does to its state.
-/// `None`: the packet belongs to no flow.
+/// The entry of a packet.
 #[inline(always)]
-pub fn track<A: Family>(
-    frame: &XdpFrame<'_>,
-    packet: &Packet<A>,
-    now: Now,
-) -> Result<Option<&'static mut Flow<A>>, Verdict> {
-    let Some(entry) = A::flows().get_ptr_mut(&packet.key) else {
-        return Ok(None);
-    };
+pub fn entry<A: Family>(packet: &Packet<A>) -> Option<&'static mut Flow<A>> {
+    let entry = A::flows().get_ptr_mut(&packet.key)?;
     // SAFETY: a value of the map. Others may write it at the same time; every
     // field is a plain integer, and the state is changed by swaps only.
-    let entry = unsafe { &mut *entry };
-    if is_plain(state_of(entry), packet.segment.flags) {
-        return Ok(Some(entry));
-    }
-    change(frame, packet, entry, now)
+    Some(unsafe { &mut *entry })
 }
 
-/// The way of a packet that may change its flow's state.
+/// The same where the packet changes nothing but counters.
 #[inline(always)]
-fn change<A: Family>(
-    frame: &XdpFrame<'_>,
-    packet: &Packet<A>,
-    entry: &'static mut Flow<A>,
-    now: Now,
-) -> Result<Option<&'static mut Flow<A>>, Verdict> {
-    // It goes no further, so its receiver never learns what it says.
-    if packet.ttl <= 1 {
-        return Err(Verdict::TtlExceeded);
+pub fn plain<A: Family>(packet: &Packet<A>, now: Now) -> Option<&'static mut Flow<A>> {
+    let entry = entry(packet)?;
+    let pause = now.ticks.since(entry.last_seen);
+    (is_plain(state_of(entry), packet.segment.flags) && pause < PAUSE).then_some(entry)
+}
+
+/// Both entries of a flow, and the key of the first.
+pub struct Pair<A: 'static> {
+    /// Client to backend; owns the state.
+    pub forward: &'static mut Flow<A>,
+    /// Backend to client.
+    pub reverse: &'static mut Flow<A>,
+    /// Tuple of the client's packets.
+    pub key: FlowKey<A>,
+    /// The room that this program works in: [`PACKETS`] or [`WALKS`].
+    pub room: u32,
+}
+
+/// The room of programs that run for packets.
+pub const PACKETS: u32 = 0;
+/// The room of programs that walk the map: packets interrupt them.
+pub const WALKS: u32 = 1;
+
+impl<A: Family> Pair<A> {
+    /// Tuple of the client's packets as the backend sees them.
+    #[inline(always)]
+    pub fn tuple(&self) -> FlowKey<A> {
+        self.forward.peer_key().reversed()
     }
-    let Some(other) = A::flows().get_ptr_mut(&entry.peer_key()) else {
-        // Its other half is being deleted.
-        return Err(Verdict::Race);
-    };
-    // SAFETY: as in `track`.
-    let other = unsafe { &mut *other };
-    let is_reverse = entry.is_reverse();
-    let direction = if is_reverse {
-        Direction::Reverse
-    } else {
-        Direction::Forward
-    };
-    for _ in 0..SWAP_TRIES {
-        let word = if is_reverse {
-            state_of(other)
-        } else {
-            state_of(entry)
-        };
-        match step(word, direction, &packet.segment, entry.side(), other.side()) {
-            Step::Keep => {
-                if is_reverse && state_of(entry) != word {
-                    entry.state = word;
-                }
-                return Ok(Some(entry));
-            }
-            Step::Swap(next, what) => {
-                let owner = if is_reverse {
-                    &raw mut other.state
-                } else {
-                    &raw mut entry.state
-                };
-                if !swap(owner, word, next) {
-                    continue;
-                }
-                if is_reverse {
-                    if !word.has(StateWord::SYN_ACK) && next.has(StateWord::SYN_ACK) {
-                        let scale = window_scale(frame, packet.tcp_offset, packet.tcp_header_len);
-                        start(entry, &packet.segment, scale);
-                    }
-                    entry.state = next;
-                } else {
-                    other.state = next;
-                    if matches!(what, Count::Promote) {
-                        establish(entry, now.ticks, &packet.segment);
-                    }
-                }
-                count::apply(entry.cluster, entry.backend, what);
-                return Ok(Some(entry));
-            }
-            Step::Replace => {
-                let (cluster, backend) = (entry.cluster, entry.backend);
-                if !end(&mut entry.state, &mut other.state, word, cluster, backend) {
-                    continue;
-                }
-                return match delete(&packet.key, entry, word.with_phase(Phase::Dead)) {
-                    Ok(()) => Ok(None),
-                    Err(()) => Err(Verdict::Race),
-                };
-            }
-            Step::Gone => return Ok(None),
+
+    /// Swaps the state, in the owner first; whether it was `word`.
+    #[inline(always)]
+    pub fn swap(&mut self, word: StateWord, next: StateWord) -> bool {
+        if !swap(&raw mut self.forward.state, word, next) {
+            return false;
+        }
+        // A hint only: who needs the state asks the owner.
+        self.reverse.state = next;
+        true
+    }
+
+    /// What the winner of a swap that ends the flow owes: [`close`].
+    #[inline(always)]
+    pub fn close(&self, count: Count, reason: Reason, now: Now) {
+        if let Some(room) = room_at::<A>(self.room) {
+            room.closing = self.key;
+            room.count = count;
+            room.reason = reason as u8;
+            room.closed = now;
+            A::close(self.room);
         }
     }
-    Err(Verdict::Race)
 }
 
-/// Ends a flow: swaps the owner's state to dead, marks the other half, and
-/// gives back what the flow held. Whether this call did it.
+/// Pays what the end of a flow owes: counts, the port's rest, the event. The
+/// room says which flow, by its forward key.
 #[inline(always)]
-pub fn end(
-    owner: *mut StateWord,
-    other: *mut StateWord,
-    word: StateWord,
-    cluster: u16,
-    backend: u16,
-) -> bool {
-    let dead = word.with_phase(Phase::Dead);
-    if !swap(owner, word, dead) {
+pub fn close<A: Family>(room: &Room<A>) {
+    let Some(forward) = A::flows().get_ptr(&room.closing) else {
+        return;
+    };
+    // SAFETY: values of the map, read only.
+    let forward: &Flow<A> = unsafe { &*forward };
+    let reverse_key = forward.peer_key();
+    let Some(reverse) = A::flows().get_ptr(&reverse_key) else {
+        return;
+    };
+    // SAFETY: as above.
+    let reverse = unsafe { &*reverse };
+    let (cluster, backend, now) = (forward.cluster, forward.backend, room.closed);
+    count::apply(cluster, backend, room.count);
+    port::rest(&reverse_key.reversed(), cluster);
+    if matches!(room.count, Count::DropLive) {
+        if room.reason == Reason::ServerReset as u8 {
+            count::reset_by_backend(cluster, backend);
+        }
+        sticky::refresh(&sticky::key(room.closing.source, cluster), backend, now);
+    }
+    event::flow(
+        EventKind::Close,
+        room.reason,
+        &room.closing,
+        forward,
+        reverse,
+        now.ticks,
+    );
+}
+
+/// The first step of a packet that may change its flow's state, came late, or
+/// has no flow.
+#[inline(always)]
+pub fn change<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) -> Next {
+    let Some(entry) = entry(packet) else {
+        return Next::Open;
+    };
+    // It goes no further, so its receiver never learns what it says.
+    if packet.ttl <= 1 {
+        return Verdict::TtlExceeded.into();
+    }
+    let is_reverse = entry.is_reverse();
+    if is_reverse && matches!(state_of(entry).phase(), Phase::Dead) {
+        // All that is left is the record of its port's rest.
+        return Next::Open;
+    }
+    let peer_key = entry.peer_key();
+    let Some(other) = A::flows().get_ptr_mut(&peer_key) else {
+        // Its other half is being deleted.
+        return Verdict::Race.into();
+    };
+    // SAFETY: as in `entry`.
+    let other = unsafe { &mut *other };
+    let (direction, mut pair) = if is_reverse {
+        let pair = Pair {
+            forward: other,
+            reverse: entry,
+            key: peer_key,
+            room: PACKETS,
+        };
+        (Direction::Reverse, pair)
+    } else {
+        let pair = Pair {
+            forward: entry,
+            reverse: other,
+            key: packet.key,
+            room: PACKETS,
+        };
+        (Direction::Forward, pair)
+    };
+    let Some(cluster) = CLUSTERS.get(pair.forward.cluster as u32) else {
+        return Verdict::Inconsistent.into();
+    };
+    turn(frame, packet, &mut pair, direction, cluster, now).unwrap_or(Next::Again)
+}
+
+/// One try. `None`: another CPU changed the state first, or time did.
+#[inline(always)]
+fn turn<A: Family>(
+    frame: &mut XdpFrame<'_>,
+    packet: &Packet<A>,
+    pair: &mut Pair<A>,
+    direction: Direction,
+    cluster: &Cluster,
+    now: Now,
+) -> Option<Next> {
+    let word = state_of(pair.forward);
+    let (seen, answered) = (pair.forward.last_seen, pair.reverse.last_seen);
+    match due(word, seen, answered, now.ticks, cluster) {
+        // The sweep ends flows by time; where none runs, their packets do.
+        Due::Kill => {
+            kill::kill(pair, word, Reason::Idle, now)?;
+            return Some(answer(pair, direction));
+        }
+        Due::End(count) if count.is_end() => {
+            if pair.swap(word, word.with_phase(Phase::Dead)) {
+                pair.forward.last_seen = now.ticks;
+                pair.close(count, Reason::ConnectTimeout, now);
+            }
+            return None;
+        }
+        _ => {}
+    }
+    let (own, peer) = match direction {
+        Direction::Reverse => (pair.reverse.side(), pair.forward.side()),
+        Direction::Forward => (pair.forward.side(), pair.reverse.side()),
+    };
+    let (next, what) = match step(word, direction, &packet.segment, own, peer) {
+        Step::Keep => {
+            pair.reverse.state = word;
+            return Some(Next::Send);
+        }
+        Step::Retry => return Some(redispatch::retry(pair, word, cluster, now)),
+        Step::Refused(next, what) => {
+            if let Some(next) = redispatch::refused(packet, pair, word, now) {
+                return Some(next);
+            }
+            (next, what)
+        }
+        Step::Swap(next, what) => (next, what),
+        Step::Replace => return replace(pair, word, now).then_some(Next::Open),
+        Step::Answer => return Some(answer(pair, direction)),
+        Step::Gone => return Some(Next::Open),
+    };
+    if matches!(what, Count::Promote)
+        && let Some(next) = over_limit(pair, cluster, now)
+    {
+        return Some(next);
+    }
+    if !pair.swap(word, next) {
+        return None;
+    }
+    changed(frame, packet, pair, (word, next), what, now);
+    Some(Next::Send)
+}
+
+/// A flow that would become live where the cluster is full: its client waits
+/// or is refused.
+#[inline(always)]
+fn over_limit<A: Family>(pair: &Pair<A>, cluster: &Cluster, now: Now) -> Option<Next> {
+    let id = pair.forward.cluster;
+    let load = count::load(id)?;
+    if select::promotes(count::held(load), cluster.max_connections) {
+        return None;
+    }
+    // SAFETY: a counter within the cluster's counts.
+    unsafe { add_u64(&raw mut (*load).refused_limit, 1) };
+    event::refused(Reason::Limit, id, &pair.key, now.ticks);
+    if cluster.refuse_limit == RefuseAction::Reset as u8 {
+        return Some(answer(pair, Direction::Forward));
+    }
+    Some(Verdict::Limit.into())
+}
+
+/// What the winner of a swap by a packet owes.
+#[inline(always)]
+fn changed<A: Family>(
+    frame: &XdpFrame<'_>,
+    packet: &Packet<A>,
+    pair: &mut Pair<A>,
+    (word, next): (StateWord, StateWord),
+    what: Count,
+    now: Now,
+) {
+    let (cluster, backend) = (pair.forward.cluster, pair.forward.backend);
+    match what {
+        Count::None => {
+            if !word.has(StateWord::SYN_ACK) && next.has(StateWord::SYN_ACK) {
+                A::read_options(frame.ctx().ctx);
+                let scale = room::<A>().map_or(0, |room| room.options.scale);
+                start(pair.reverse, &packet.segment, scale);
+                count::answered(cluster, backend, now.ticks);
+            }
+        }
+        Count::Promote => {
+            establish(pair.forward, now.ticks, &packet.segment);
+            count::apply(cluster, backend, what);
+            sticky::promote(&sticky::key(pair.key.source, cluster), backend, now);
+            event::flow(
+                EventKind::Open,
+                0,
+                &pair.key,
+                pair.forward,
+                pair.reverse,
+                now.ticks,
+            );
+        }
+        Count::Revive => {
+            count::apply(cluster, backend, what);
+            port::unrest(&pair.tuple(), cluster);
+        }
+        Count::DropPending | Count::DropLive => {
+            if !word.has(StateWord::SYN_ACK) && next.has(StateWord::SERVER_RESET) {
+                count::refusal(cluster, backend);
+            }
+            pair.close(what, Reason::of_end(next), now);
+        }
+    }
+}
+
+/// Answers a packet of a flow that is over with a RST, on the way it came.
+#[inline(always)]
+fn answer<A: Family>(pair: &Pair<A>, direction: Direction) -> Next {
+    let Some(room) = room::<A>() else {
+        return Verdict::Inconsistent.into();
+    };
+    room.back = match direction {
+        Direction::Forward => pair.reverse.next_hop,
+        Direction::Reverse => pair.forward.next_hop,
+    };
+    Next::Answer
+}
+
+/// Makes room for a new flow of the same client tuple: what is left of this
+/// one is the record of its port's rest.
+#[inline(always)]
+fn replace<A: Family>(pair: &mut Pair<A>, word: StateWord, now: Now) -> bool {
+    if !swap(
+        &raw mut pair.forward.state,
+        word,
+        word.with_phase(Phase::Deleting),
+    ) {
         return false;
     }
-    // SAFETY: a value of the map; the reverse entry's state is a hint only.
-    unsafe { *other = dead };
-    count::apply(cluster, backend, held(word.phase()));
+    let what = held(word.phase());
+    if what.is_end() {
+        pair.close(what, Reason::Replaced, now);
+    }
+    let (cluster, backend) = (pair.forward.cluster, pair.forward.backend);
+    count::add_bytes(cluster, backend, pair.forward.bytes, pair.reverse.bytes);
+    retire(pair.reverse, pair.forward, word, now.ticks);
+    // A failure leaves an entry without its other half, which the sweep finds.
+    let _ = A::flows().remove(&pair.key);
     true
 }
 
@@ -144,11 +344,13 @@ pub struct Failure {
 /// Writes a new flow: the reverse entry first, as it proves that the SNAT
 /// tuple is nobody else's, then the forward one. On failure nothing is left of
 /// it but the port, which the caller gives back unless the failure says no.
+/// `flags` is for the forward entry: a flow that moves replaces its old one.
 #[inline(always)]
 pub fn insert<A: Family>(
     key: &FlowKey<A>,
     forward: &Flow<A>,
     reverse: &Flow<A>,
+    flags: u64,
 ) -> Result<(), Failure> {
     let reverse_key = forward.peer_key();
     if let Err(errno) = A::flows().insert(&reverse_key, reverse, BPF_NOEXIST) {
@@ -157,7 +359,7 @@ pub fn insert<A: Family>(
             keeps_port: false,
         });
     }
-    if let Err(errno) = A::flows().insert(key, forward, BPF_NOEXIST) {
+    if let Err(errno) = A::flows().insert(key, forward, flags) {
         return Err(Failure {
             verdict: insert_error(errno, Verdict::Race),
             keeps_port: A::flows().remove(&reverse_key).is_err(),
@@ -179,20 +381,21 @@ fn insert_error(errno: i32, exists: Verdict) -> Verdict {
     }
 }
 
-/// Deletes both entries of a flow that is dead in the state `dead`, and frees
-/// its port. `forward_key` is the key of `forward`. Fails where another CPU
-/// does it.
+/// Deletes both entries of a flow that is over in the state `word`, and frees
+/// its port or, with `keep_port`, leaves it to the caller. `key` is that of
+/// `forward`. Fails where another CPU does it.
 ///
 /// The swap to [`Phase::Deleting`] is the arbiter. The state carries the
 /// flow's generation, so an element that has become another flow meanwhile is
 /// not taken for this one.
 #[inline(always)]
 pub fn delete<A: Family>(
-    forward_key: &FlowKey<A>,
+    key: &FlowKey<A>,
     forward: &mut Flow<A>,
-    dead: StateWord,
+    word: StateWord,
+    keep_port: bool,
 ) -> Result<(), ()> {
-    if !swap(&mut forward.state, dead, dead.with_phase(Phase::Deleting)) {
+    if !swap(&mut forward.state, word, word.with_phase(Phase::Deleting)) {
         return Err(());
     }
     let reverse_key = forward.peer_key();
@@ -204,18 +407,54 @@ pub fn delete<A: Family>(
         .map_or(0, |reverse| unsafe { (*reverse).bytes });
     if A::flows().remove(&reverse_key).is_err() {
         // It keeps its port until the sweep finds it.
-        let _ = A::flows().remove(forward_key);
+        let _ = A::flows().remove(key);
         return Err(());
     }
     // A failure leaves an entry without its other half, which the sweep finds.
-    let _ = A::flows().remove(forward_key);
-    port::release(&reverse_key.reversed());
+    let _ = A::flows().remove(key);
+    if keep_port {
+        port::unrest(&reverse_key.reversed(), cluster);
+    } else {
+        port::release(&reverse_key.reversed(), cluster);
+    }
     count::add_bytes(cluster, backend, bytes_in, bytes_out);
     Ok(())
 }
 
+/// The same for a reverse entry that is only the record of its port's rest.
 #[inline(always)]
-fn state_of<A: Family>(entry: &Flow<A>) -> StateWord {
+pub fn delete_record<A: Family>(
+    key: &FlowKey<A>,
+    record: &mut Flow<A>,
+    word: StateWord,
+    keep_port: bool,
+) -> Result<(), ()> {
+    if !swap(&mut record.state, word, word.with_phase(Phase::Deleting)) {
+        return Err(());
+    }
+    let cluster = record.cluster;
+    A::flows().remove(key).map_err(|_| ())?;
+    if keep_port {
+        port::unrest(&key.reversed(), cluster);
+    } else {
+        port::release(&key.reversed(), cluster);
+    }
+    Ok(())
+}
+
+/// Whether a port's rest lets it be used: what to do to the SYN.
+#[inline(always)]
+pub const fn usable(reuse: Reuse) -> Option<bool> {
+    match reuse {
+        Reuse::Rested | Reuse::Early => Some(false),
+        Reuse::EarlyStripped => Some(true),
+        Reuse::No => None,
+    }
+}
+
+/// A flow's state, as its owner has it now.
+#[inline(always)]
+pub fn state_of<A: Family>(entry: &Flow<A>) -> StateWord {
     // SAFETY: a reference is readable; volatile, as another CPU may swap it.
     unsafe { core::ptr::read_volatile(&raw const entry.state) }
 }
@@ -225,4 +464,10 @@ fn state_of<A: Family>(entry: &Flow<A>) -> StateWord {
 pub fn swap(at: *mut StateWord, old: StateWord, new: StateWord) -> bool {
     // SAFETY: the state of a map's value; StateWord is a transparent u32.
     unsafe { swap_u32(at.cast(), old.0, new.0) }
+}
+
+/// Whether two times of the clock lie in different seconds (of 1.07 s).
+#[inline(always)]
+pub const fn is_new_second(now: Ticks, before: Ticks) -> bool {
+    (now.0 ^ before.0) >> 10 != 0
 }

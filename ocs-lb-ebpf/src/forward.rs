@@ -18,8 +18,8 @@ use crate::{
 /// The end of a packet's way: what is counted, and what the kernel does.
 #[derive(Clone, Copy)]
 pub struct Exit {
-    /// What is counted.
-    pub verdict: Verdict,
+    /// What is counted: a [`Verdict`]'s number.
+    pub verdict: u32,
     /// An `xdp_action`.
     pub action: u32,
 }
@@ -32,7 +32,41 @@ impl Exit {
             Kind::Pass => XDP_PASS,
             Kind::Forward | Kind::Drop => XDP_DROP,
         };
-        Self { verdict, action }
+        Self::with(verdict, action)
+    }
+
+    /// A packet that is sent, by what the kernel does.
+    #[inline(always)]
+    const fn with(verdict: Verdict, action: u32) -> Self {
+        Self {
+            verdict: verdict as u32,
+            action,
+        }
+    }
+
+    /// As a number, for the way out of a global function.
+    #[inline(always)]
+    pub const fn code(self) -> u32 {
+        self.action << 8 | self.verdict
+    }
+
+    /// From that number.
+    #[inline(always)]
+    pub const fn from_code(code: u32) -> Self {
+        Self {
+            verdict: code & 0xff,
+            action: code >> 8 & 0xff,
+        }
+    }
+
+    /// The same, counted as an answer where it is sent.
+    #[inline(always)]
+    pub const fn as_answer(self) -> Self {
+        if self.verdict == Verdict::Tx as u32 || self.verdict == Verdict::Redirect as u32 {
+            Self::with(Verdict::Answered, self.action)
+        } else {
+            self
+        }
     }
 }
 
@@ -51,10 +85,7 @@ pub fn forward(frame: &mut XdpFrame<'_>, next_hop: u16) -> Exit {
     EthernetMut(bytes).set_addresses(&hop.destination, &hop.source);
     let ingress = frame.ctx().ingress_ifindex() as u32;
     if hop.ifindex == ingress && count::may_transmit(ingress) {
-        return Exit {
-            verdict: Verdict::Tx,
-            action: XDP_TX,
-        };
+        return Exit::with(Verdict::Tx, XDP_TX);
     }
     // SAFETY: a device map, as the helper wants; without an entry for the
     // interface it returns the flags, which say drop.
@@ -66,10 +97,7 @@ pub fn forward(frame: &mut XdpFrame<'_>, next_hop: u16) -> Exit {
         )
     } as u32;
     if action == XDP_REDIRECT {
-        Exit {
-            verdict: Verdict::Redirect,
-            action,
-        }
+        Exit::with(Verdict::Redirect, action)
     } else {
         Exit::of(Verdict::NoEgress)
     }

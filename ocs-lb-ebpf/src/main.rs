@@ -18,14 +18,22 @@
 
 mod atomic;
 mod count;
+mod event;
 mod flow;
 mod forward;
+mod kill;
 mod maps;
 mod neighbor;
 mod open;
 mod packet;
+mod place;
 mod port;
+mod redispatch;
 mod reset;
+mod reuse;
+mod ring;
+mod slow;
+mod sticky;
 mod sweep;
 mod time;
 
@@ -34,6 +42,7 @@ use aya_ebpf::{
     programs::{RawTracePointContext, XdpContext},
 };
 use ocs_lb_common::{
+    abi::Flow,
     address::V4,
     parse::{Odd, Packet, parse_ether_type, parse_ipv4},
     track,
@@ -49,7 +58,7 @@ pub fn ocs_lb_xdp(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
     let exit = match parse_ether_type(&frame) {
         Ok(EtherType::IPV4) => match parse_ipv4(&frame) {
-            Ok(packet) => walk::<V4>(&mut frame, &packet),
+            Ok(packet) => walk(&mut frame, &packet),
             Err(odd) => unwalked(odd),
         },
         Ok(_) => Exit::of(Verdict::FamilyNotWired),
@@ -59,15 +68,15 @@ pub fn ocs_lb_xdp(ctx: XdpContext) -> u32 {
     exit.action
 }
 
-/// A packet's way: track, or open a new flow; translate; forward.
+/// A packet's way: track, translate, forward; or the slow way first, for what
+/// opens, ends or moves a flow.
 #[inline(always)]
-fn walk<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>) -> Exit {
+fn walk(frame: &mut XdpFrame<'_>, packet: &Packet<V4>) -> Exit {
     let now = time::now();
-    match flow::track(frame, packet, now) {
-        Ok(Some(entry)) => send(frame, packet, entry, now),
-        Ok(None) => open::open(frame, packet, now),
-        Err(verdict) => Exit::of(verdict),
+    if let Some(entry) = flow::plain(packet, now) {
+        return send(frame, packet, entry, now);
     }
+    V4::slow(frame.ctx().ctx)
 }
 
 /// Records the packet in its entry and sends it on.
@@ -75,18 +84,33 @@ fn walk<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>) -> Exit {
 fn send<A: Family>(
     frame: &mut XdpFrame<'_>,
     packet: &Packet<A>,
-    entry: &mut ocs_lb_common::abi::Flow<A>,
+    entry: &mut Flow<A>,
     now: time::Now,
 ) -> Exit {
     if packet.ttl <= 1 {
         return Exit::of(Verdict::TtlExceeded);
+    }
+    let word = flow::state_of(entry);
+    if flow::is_new_second(now.ticks, entry.last_seen) {
+        let client = if entry.is_reverse() {
+            entry.destination
+        } else {
+            packet.key.source
+        };
+        sticky::refresh(&sticky::key(client, entry.cluster), entry.backend, now);
     }
     let timestamp = timestamp_value(frame, packet.tcp_offset, packet.tcp_header_len);
     track::touch(entry, now.ticks, &packet.segment, packet.ip_len, timestamp);
     if A::translate(frame, packet, entry).is_none() {
         return Exit::of(Verdict::Malformed);
     }
-    forward::forward(frame, entry.next_hop)
+    let next_hop = entry.next_hop;
+    // A freed element may become another flow under our eyes; what was written
+    // to the packet is then worthless.
+    if !flow::state_of(entry).is_same_flow(word) {
+        return Exit::of(Verdict::Race);
+    }
+    forward::forward(frame, next_hop)
 }
 
 /// A packet that is not whole TCP: dropped or passed by its address alone.
@@ -112,6 +136,18 @@ fn unwalked<A: Family>(odd: Odd<A>) -> Exit {
 #[raw_tracepoint]
 pub fn ocs_lb_sweep(_ctx: RawTracePointContext) -> i32 {
     sweep::sweep::<V4>()
+}
+
+/// One walk over the flow map that ends the flows of `KILL_REQUEST`.
+#[raw_tracepoint]
+pub fn ocs_lb_kill(_ctx: RawTracePointContext) -> i32 {
+    kill::walk::<V4>()
+}
+
+/// Repairs the counts of one backend, as `CORRECTION` says.
+#[raw_tracepoint]
+pub fn ocs_lb_correct(_ctx: RawTracePointContext) -> i32 {
+    sweep::correct()
 }
 
 #[panic_handler]

@@ -2,23 +2,33 @@
 //! each; the controller sets the sizes that depend on the configuration.
 
 use aya_ebpf::{
-    btf_maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    bindings::xdp_md,
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use ocs_lb_common::{
     abi::{
-        AddressFlags, Backend, Cluster, ClusterLoad, Event, Flow, FlowKey, INTERFACE_INDEX_MASK,
-        INTERFACE_SLOTS, NextHop, NextHopKey, PortMap, Service, ServiceKey, Settings, SnatKey,
-        StickyKey, StickyValue,
+        AddressFlags, Backend, Cluster, ClusterLoad, Correction, Event, Flow, FlowKey,
+        INTERFACE_INDEX_MASK, INTERFACE_SLOTS, Kill, KillReport, KillRequest, NextHop, NextHopKey,
+        Pending, PortMap, Recount, Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
     },
     address::{Address, V4},
     rate::Budget,
+    redispatch,
     sweep::Report,
+    track::{Count, StateWord},
     translate::Translate,
     verdict::SLOTS,
+    wire::SynOptions,
 };
 
-use crate::time::Reading;
+use crate::{
+    forward::Exit,
+    place::{Place, Refusal, Wanted},
+    reuse::Reused,
+    slow,
+    time::{Now, Reading},
+};
 
 const COUNTER_SLOTS: usize = (INTERFACE_SLOTS * SLOTS) as usize;
 
@@ -30,8 +40,19 @@ pub type Addresses<A> = HashMap<A, AddressFlags, 4096>;
 pub type Services<A> = HashMap<ServiceKey<A>, Service, 65_536>;
 /// Backends by cluster and slot.
 pub type Backends<A> = Array<Backend<A>, 65_536>;
-/// Clients and their backends; the only LRU.
-pub type Sticky<A> = LruHashMap<StickyKey<A>, StickyValue, 65_536>;
+/// Clients and their backends, a table for each cluster. The controller makes
+/// each as large as its cluster wants; this one is only their pattern.
+pub type Sticky<A> = ArrayOfMaps<StickyTable<A>, 256>;
+/// One cluster's clients.
+pub type StickyTable<A> = LruHashMap<StickyKey<A>, StickyValue, 1>;
+/// Clients whose first connection is under way, and the backend it goes to.
+pub type PendingSticky<A> = LruHashMap<StickyKey<A>, StickyValue, 65_536>;
+/// The ring of half-open flows.
+pub type HalfOpen<A> = Array<Pending<A>, 65_536>;
+/// Flows that were killed, for the controller to tell both sides.
+pub type Kills<A> = RingBuf<Kill<A>, { 4 * 1024 * 1024 }>;
+/// Room for what is too large for the stack: one for packets, one for walks.
+pub type Rooms<A> = PerCpuArray<Room<A>, 2>;
 /// Destinations of SNAT: index into [`PORT_MAPS`].
 pub type Destinations<A> = HashMap<SnatKey<A>, u32, 4096>;
 /// Neighbours: index into [`NEXT_HOPS`].
@@ -50,6 +71,14 @@ static SERVICES4: Services<V4> = Services::new();
 static BACKENDS4: Backends<V4> = Backends::new();
 #[btf_map]
 static STICKY4: Sticky<V4> = Sticky::new();
+#[btf_map]
+static PENDING_STICKY4: PendingSticky<V4> = PendingSticky::new();
+#[btf_map]
+static HALF_OPEN4: HalfOpen<V4> = HalfOpen::new();
+#[btf_map]
+static KILLS4: Kills<V4> = Kills::new();
+#[btf_map]
+static ROOM4: Rooms<V4> = Rooms::new();
 #[btf_map]
 static DESTINATIONS4: Destinations<V4> = Destinations::new();
 #[btf_map]
@@ -82,9 +111,22 @@ pub static RESET_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 /// The clock as each CPU read it last.
 #[btf_map]
 pub static CLOCK: PerCpuArray<Reading, 1> = PerCpuArray::new();
-/// Allocation cursors: 0 next hops, 1 port maps.
+/// Allocation cursors: 0 next hops, 1 port maps, 2 half-open flows.
 #[btf_map]
-pub static CURSORS: Array<u32, 2> = Array::new();
+pub static CURSORS: Array<u32, 3> = Array::new();
+/// Flows as the last sweep counted them, by cluster id. The controller sets
+/// them to zero before a sweep.
+#[btf_map]
+pub static RECOUNT: Array<Recount, 256> = Array::new();
+/// The repair that the next run of `ocs_lb_correct` makes.
+#[btf_map]
+pub static CORRECTION: Array<Correction, 1> = Array::new();
+/// What the next run of `ocs_lb_kill` ends.
+#[btf_map]
+pub static KILL_REQUEST: Array<KillRequest, 1> = Array::new();
+/// What the last run of `ocs_lb_kill` did.
+#[btf_map]
+pub static KILL_REPORT: Array<KillReport, 1> = Array::new();
 /// What the controller tells every program.
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
@@ -101,6 +143,41 @@ pub static EVENTS_LOST: PerCpuArray<u64, 1> = PerCpuArray::new();
 pub const CURSOR_NEXT_HOPS: u32 = 0;
 /// Index of [`CURSORS`] for port maps.
 pub const CURSOR_PORT_MAPS: u32 = 1;
+/// Index of [`CURSORS`] for the ring of half-open flows.
+pub const CURSOR_HALF_OPEN: u32 = 2;
+
+/// What the steps of the slow way leave each other.
+#[repr(C)]
+pub struct Room<A> {
+    /// Client to backend.
+    pub forward: Flow<A>,
+    /// Backend to client.
+    pub reverse: Flow<A>,
+    /// Its place in the ring.
+    pub pending: Pending<A>,
+    /// What it wants.
+    pub wanted: Wanted<A>,
+    /// What it gets.
+    pub place: Place<A>,
+    /// What its SYN says.
+    pub options: SynOptions,
+    /// Its place in the ring plus one; 0 is none.
+    pub at: u32,
+    /// Of a flow that moves: its state word.
+    pub word: StateWord,
+    /// Index of the next hop to the client.
+    pub back: u16,
+    /// Of a flow that moves or ends: a [`Reason`](ocs_lb_common::abi::Reason).
+    pub reason: u8,
+    /// Of a flow that moves: 1, the backend is to blame.
+    pub blamed: u8,
+    /// Of a flow that ends: what its counts lose.
+    pub count: Count,
+    /// Of a flow that ends: the tuple of its client's packets.
+    pub closing: FlowKey<A>,
+    /// Of a flow that ends: when.
+    pub closed: Now,
+}
 
 /// A family that is wired: it has maps, and the kernel's routing table knows it.
 pub trait Family: Address + Translate {
@@ -115,8 +192,16 @@ pub trait Family: Address + Translate {
     fn services() -> &'static Services<Self>;
     /// Backends.
     fn backends() -> &'static Backends<Self>;
-    /// Clients and their backends.
+    /// Clients and their backends, by cluster.
     fn sticky() -> &'static Sticky<Self>;
+    /// Clients whose first connection is under way.
+    fn pending_sticky() -> &'static PendingSticky<Self>;
+    /// The ring of half-open flows.
+    fn half_open() -> &'static HalfOpen<Self>;
+    /// Flows that were killed.
+    fn kills() -> &'static Kills<Self>;
+    /// Room for a new flow.
+    fn room() -> &'static Rooms<Self>;
     /// Destinations of SNAT.
     fn destinations() -> &'static Destinations<Self>;
     /// Neighbours.
@@ -131,6 +216,28 @@ pub trait Family: Address + Translate {
     fn from_fib(words: &[u32; 4]) -> Self;
     /// To the words of a `bpf_fib_lookup`, network byte order.
     fn to_fib(self) -> [u32; 4];
+    /// The slow way of a packet; see [`crate::slow`].
+    fn slow(ctx: *mut xdp_md) -> Exit;
+    /// [`crate::flow::close`] for one of this CPU's rooms.
+    fn close(room: u32);
+    /// [`crate::place::backend`] for this CPU's room.
+    fn choose_backend() -> Result<(), Refusal>;
+    /// [`crate::place::port`] for this CPU's room.
+    fn allocate_port() -> bool;
+    /// A free port for this CPU's room, or 0.
+    fn claim_port() -> u16;
+    /// A resting port for this CPU's room.
+    fn reuse_port(any: bool) -> Option<Reused>;
+    /// A half-open flow's SYN, parsed.
+    fn syn_packet(pending: &Pending<Self>) -> ocs_lb_common::parse::Packet<Self>;
+    /// What its options say.
+    fn syn_options(pending: &Pending<Self>, timestamp: u32) -> SynOptions;
+    /// Reads a packet's options into this CPU's room.
+    fn read_options(ctx: *mut xdp_md);
+    /// Length of the frame that carries it.
+    fn syn_len(pending: &Pending<Self>) -> usize;
+    /// Writes it over a frame of that length.
+    fn write_syn(frame: &mut crate::packet::XdpFrame<'_>, pending: &Pending<Self>) -> Option<()>;
     /// Writes the RST that answers a packet; the new length of the frame.
     fn write_reset(
         frame: &mut crate::packet::XdpFrame<'_>,
@@ -163,6 +270,22 @@ impl Family for V4 {
         &STICKY4
     }
     #[inline(always)]
+    fn pending_sticky() -> &'static PendingSticky<V4> {
+        &PENDING_STICKY4
+    }
+    #[inline(always)]
+    fn half_open() -> &'static HalfOpen<V4> {
+        &HALF_OPEN4
+    }
+    #[inline(always)]
+    fn kills() -> &'static Kills<V4> {
+        &KILLS4
+    }
+    #[inline(always)]
+    fn room() -> &'static Rooms<V4> {
+        &ROOM4
+    }
+    #[inline(always)]
     fn destinations() -> &'static Destinations<V4> {
         &DESTINATIONS4
     }
@@ -185,6 +308,50 @@ impl Family for V4 {
     #[inline(always)]
     fn to_fib(self) -> [u32; 4] {
         [u32::from_ne_bytes(self.0), 0, 0, 0]
+    }
+    #[inline(always)]
+    fn slow(ctx: *mut xdp_md) -> Exit {
+        Exit::from_code(slow::ocs_lb_slow4(ctx))
+    }
+    #[inline(always)]
+    fn close(room: u32) {
+        slow::ocs_lb_close4(room);
+    }
+    #[inline(always)]
+    fn choose_backend() -> Result<(), Refusal> {
+        Refusal::from_code(slow::ocs_lb_backend4())
+    }
+    #[inline(always)]
+    fn allocate_port() -> bool {
+        slow::ocs_lb_port4() != 0
+    }
+    #[inline(always)]
+    fn claim_port() -> u16 {
+        slow::ocs_lb_claim4() as u16
+    }
+    #[inline(always)]
+    fn reuse_port(any: bool) -> Option<Reused> {
+        Reused::from_code(slow::ocs_lb_reuse4(any as u32))
+    }
+    #[inline(always)]
+    fn syn_packet(pending: &Pending<V4>) -> ocs_lb_common::parse::Packet<V4> {
+        redispatch::packet_ipv4(pending)
+    }
+    #[inline(always)]
+    fn syn_options(pending: &Pending<V4>, timestamp: u32) -> SynOptions {
+        redispatch::options_ipv4(pending, timestamp)
+    }
+    #[inline(always)]
+    fn read_options(ctx: *mut xdp_md) {
+        slow::ocs_lb_options4(ctx);
+    }
+    #[inline(always)]
+    fn syn_len(pending: &Pending<V4>) -> usize {
+        redispatch::frame_len_ipv4(pending)
+    }
+    #[inline(always)]
+    fn write_syn(frame: &mut crate::packet::XdpFrame<'_>, pending: &Pending<V4>) -> Option<()> {
+        redispatch::write_ipv4(frame, pending)
     }
     #[inline(always)]
     fn write_reset(

@@ -5,14 +5,15 @@ use aya_ebpf::{
     EbpfContext, bindings::bpf_fib_lookup as FibLookup, helpers::generated::bpf_fib_lookup,
 };
 use ocs_lb_common::{
-    abi::{BPF_NOEXIST, Event, EventKind, FIRST_LEARNED, FlowKey, NextHop, NextHopKey},
+    abi::{BPF_NOEXIST, FIRST_LEARNED, NextHop, NextHopKey},
     verdict::Verdict,
     wire::{Ethernet, Frame},
 };
 
 use crate::{
     atomic::add_u32,
-    maps::{CURSOR_NEXT_HOPS, CURSORS, EVENTS_LOST, Family, NEXT_HOPS},
+    event,
+    maps::{CURSOR_NEXT_HOPS, CURSORS, Family, NEXT_HOPS},
     packet::XdpFrame,
 };
 
@@ -164,19 +165,5 @@ fn learn<A: Family>(key: &NextHopKey<A>, hop: NextHop) -> Result<u16, Verdict> {
 /// Asks the controller to resolve a neighbour.
 #[inline(always)]
 pub fn ask<A: Family>(key: &NextHopKey<A>) {
-    let event = Event {
-        kind: EventKind::NeighborNeeded as u8,
-        ifindex: key.ifindex,
-        client: FlowKey {
-            source: key.address,
-            ..FlowKey::default()
-        },
-        ..Event::default()
-    };
-    if A::events().output(&event, 0).is_err()
-        && let Some(lost) = EVENTS_LOST.get_ptr_mut(0)
-    {
-        // SAFETY: a per-CPU value.
-        unsafe { *lost += 1 };
-    }
+    event::neighbor(key.ifindex, key.address);
 }

@@ -1,35 +1,42 @@
-//! New flows: classify, select, allocate, write the pair.
+//! New flows: classify, find a place, write the pair.
 
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_log_ebpf::debug;
 use ocs_lb_common::{
-    abi::{
-        BPF_NOEXIST, Backend, Cluster, ClusterLoad, Flow, FlowKey, Load, NextHopKey, REVERSE,
-        RefuseAction, Service, ServiceKey, StickyKey, StickyValue, backend_index,
-    },
-    address::Be16,
+    abi::{BPF_NOEXIST, REVERSE, Reason, RefuseAction, ServiceKey},
     classify::{Class, NoFlow, classify, is_client, without_flow},
     parse::Packet,
-    select::{self, Scan},
+    redispatch::{opening, save},
+    select,
     track::{Count, StateWord, start},
     translate::pair,
     verdict::Verdict,
-    wire::window_scale,
+    wire::{Frame as _, Tcp, strip_timestamp},
 };
-
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_loop};
-use aya_log_ebpf::debug;
 
 use crate::{
-    atomic::{add_u32, add_u64},
-    count, flow,
-    forward::Exit,
-    maps::{CLUSTERS, Family, NEXT_HOPS},
+    atomic::add_u64,
+    count, event,
+    flow::{self, PACKETS},
+    maps::{CLUSTERS, Family, Room},
     neighbor,
     packet::XdpFrame,
-    port, reset,
+    place::{Refusal, Wanted},
+    reset,
+    slow::Next,
     time::Now,
 };
+
+/// A packet that no flow knows: whether it may open one, which this CPU's room
+/// then describes.
+#[inline(always)]
+pub fn admit<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) -> Next {
+    match try_admit(frame, packet, now) {
+        Ok(()) => Next::Find,
+        Err(Stop::Verdict(verdict)) => verdict.into(),
+        Err(Stop::Reset) => Next::Exit(reset::answer(frame, packet, now)),
+    }
+}
 
 /// A packet that no flow knows does not become one.
 enum Stop {
@@ -44,23 +51,11 @@ impl From<Verdict> for Stop {
     }
 }
 
-/// The way of a packet that no flow knows.
 #[inline(always)]
-pub fn open<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) -> Exit {
-    let mut forward = Flow::default();
-    match try_open(frame, packet, now, &mut forward) {
-        Ok(()) => crate::send(frame, packet, &mut forward, now),
-        Err(Stop::Verdict(verdict)) => Exit::of(verdict),
-        Err(Stop::Reset) => reset::answer(frame, packet, now),
-    }
-}
-
-#[inline(always)]
-fn try_open<A: Family>(
+fn try_admit<A: Family>(
     frame: &mut XdpFrame<'_>,
     packet: &Packet<A>,
     now: Now,
-    forward: &mut Flow<A>,
 ) -> Result<(), Stop> {
     let key = &packet.key;
     // SAFETY: values of maps that only the controller writes.
@@ -76,9 +71,8 @@ fn try_open<A: Family>(
         Class::Ends(verdict) => return Err(verdict.into()),
         Class::Reset => return Err(Stop::Reset),
     };
-    let cluster = CLUSTERS
-        .get(service.cluster as u32)
-        .ok_or(Verdict::Inconsistent)?;
+    let id = service.cluster;
+    let cluster = CLUSTERS.get(id as u32).ok_or(Verdict::Inconsistent)?;
     match without_flow(packet.segment.flags, cluster.unknown) {
         NoFlow::Open => {}
         NoFlow::Ends(verdict) => return Err(verdict.into()),
@@ -92,243 +86,189 @@ fn try_open<A: Family>(
     if packet.ttl <= 1 {
         return Err(Verdict::TtlExceeded.into());
     }
-    let load = count::load(service.cluster).ok_or(Verdict::Inconsistent)?;
-    // SAFETY: values within the cluster's counts.
-    let held = unsafe {
-        Load {
-            live: core::ptr::read_volatile(&raw const (*load).live),
-            pending: core::ptr::read_volatile(&raw const (*load).pending),
-        }
-    };
-    if !select::admits(held, cluster.max_connections) {
-        // SAFETY: as above.
+    let load = count::load(id).ok_or(Verdict::Inconsistent)?;
+    if !select::admits(count::held(load), cluster.max_connections) {
+        // SAFETY: a counter within the cluster's counts.
         unsafe { add_u64(&raw mut (*load).refused_limit, 1) };
-        return Err(refuse(cluster.refuse_limit, Verdict::Limit));
+        event::refused(Reason::Limit, id, key, now.ticks);
+        return Err(look(cluster.refuse_limit, Verdict::Limit));
     }
-    let client = StickyKey {
-        address: key.source,
-        cluster: service.cluster,
-        pad: 0,
+    let back = neighbor::next_hop_towards(frame, key.destination, key.source)?;
+    A::read_options(frame.ctx().ctx);
+    let room = room::<A>().ok_or(Verdict::Inconsistent)?;
+    room.wanted = Wanted {
+        key: *key,
+        tried: Default::default(),
+        opening: opening(packet.segment.seq, &room.options),
+        now,
+        cluster: id,
+        target_port: service.target_port,
     };
-    let Some(choice) = choose(&client, cluster, load, now) else {
-        // SAFETY: as above.
-        unsafe { add_u64(&raw mut (*load).refused_no_backend, 1) };
-        return Err(refuse(cluster.refuse_no_backend, Verdict::NoBackend));
-    };
-    let carried = carry(frame, packet, now, service, load, choice.slot, forward);
-    if carried.is_err() && choice.is_new {
-        // A client must not be bound to a backend that could not take it. A
-        // failure means that the entry is gone already.
-        let _ = A::sticky().remove(&client);
-    }
-    carried
+    room.back = back;
+    Ok(())
 }
 
-/// Writes the flow towards the chosen backend.
+/// Writes the flow that the room describes.
 #[inline(always)]
-fn carry<A: Family>(
-    frame: &XdpFrame<'_>,
-    packet: &Packet<A>,
-    now: Now,
-    service: Service,
-    load: *mut ClusterLoad,
-    slot: u16,
-    forward: &mut Flow<A>,
-) -> Result<(), Stop> {
-    let key = &packet.key;
-    let backend = A::backends()
-        .get(backend_index(service.cluster, slot))
-        .ok_or(Verdict::Inconsistent)?;
-    let back = neighbor::next_hop_towards(frame, key.destination, key.source)?;
-    reachable(backend)?;
-
-    let target = select::target_port(backend.port, service.target_port);
-    let snat = backend
-        .snat_for(key.source.hash())
-        .ok_or(Verdict::Inconsistent)?;
-    let mut tuple = FlowKey::tcp(snat, Be16::default(), backend.address, target);
-    let ports = port::towards(snat, &tuple)?;
-    let Some(number) = port::claim(ports, backend.port_low, backend.port_high, snat) else {
-        // SAFETY: as above.
-        unsafe { add_u64(&raw mut (*load).refused_snat, 1) };
-        let action = CLUSTERS
-            .get(service.cluster as u32)
-            .map_or(0, |cluster| cluster.refuse_snat);
-        return Err(refuse(action, Verdict::SnatExhausted));
+pub fn write<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) -> Next {
+    let Some(room) = room::<A>() else {
+        return Verdict::Inconsistent.into();
     };
-    tuple.source_port = Be16::new(number);
-
-    let (mut there, mut reply) = pair(key, &tuple);
-    // SAFETY: the helper takes nothing.
-    let state = StateWord::born(unsafe { bpf_get_prandom_u32() } as u16);
-    for entry in [&mut there, &mut reply] {
-        entry.cluster = service.cluster;
-        entry.backend = slot;
-        entry.state = state;
-        entry.last_seen = now.ticks;
+    put_together(room, packet);
+    save_syn(frame, packet, room, now);
+    if room.place.strip != 0
+        && strip_timestamp(frame, packet.tcp_offset, room.options.timestamp_at).is_none()
+    {
+        room.place.abandon(&room.wanted);
+        return Verdict::Malformed.into();
     }
-    there.next_hop = backend.next_hop;
-    reply.next_hop = back;
-    reply.flags = REVERSE;
-    let scale = window_scale(frame, packet.tcp_offset, packet.tcp_header_len);
-    start(&mut there, &packet.segment, scale);
-    // The first packet is counted before the entry exists.
-    there.bytes = packet.ip_len as u64;
-    there.packets = 1;
-    there.window = packet.segment.window;
-
-    count::add_pending(load, slot);
-    if let Err(failure) = flow::insert(key, &there, &reply) {
-        count::apply(service.cluster, slot, Count::DropPending);
-        if !failure.keeps_port {
-            port::unclaim(ports, number);
-        }
-        return Err(failure.verdict.into());
+    if let Err(verdict) = insert(room, BPF_NOEXIST) {
+        return verdict.into();
     }
     debug!(
         frame.ctx(),
         "flow {:i}:{} -> port {}: cluster {}, backend {}, SNAT port {}",
-        key.source.log_word(),
-        key.source_port.get(),
-        key.destination_port.get(),
-        service.cluster,
-        slot,
-        number
+        packet.key.source.log_word(),
+        packet.key.source_port.get(),
+        packet.key.destination_port.get(),
+        room.wanted.cluster,
+        room.place.slot,
+        room.place.tuple.source_port.get()
     );
-    *forward = there;
+    Next::Send
+}
+
+/// This CPU's room for packets.
+#[inline(always)]
+pub fn room<A: Family>() -> Option<&'static mut Room<A>> {
+    room_at(PACKETS)
+}
+
+/// This CPU's room of programs of one kind.
+#[inline(always)]
+pub fn room_at<A: Family>(kind: u32) -> Option<&'static mut Room<A>> {
+    // SAFETY: a per-CPU value, and programs of one kind do not interrupt each
+    // other on one CPU.
+    A::room()
+        .get_ptr_mut(kind)
+        .map(|room| unsafe { &mut *room })
+}
+
+/// Fills in both entries of a flow and its place in the ring, the SYN itself
+/// excepted.
+#[inline(always)]
+pub fn put_together<A: Family>(room: &mut Room<A>, packet: &Packet<A>) {
+    let (wanted, place) = (&room.wanted, &room.place);
+    (room.forward, room.reverse) = pair(&wanted.key, &place.tuple);
+    // SAFETY: the helper takes nothing.
+    let state = StateWord::born(unsafe { bpf_get_prandom_u32() } as u16);
+    for entry in [&mut room.forward, &mut room.reverse] {
+        entry.cluster = wanted.cluster;
+        entry.backend = place.slot;
+        entry.state = state;
+        entry.last_seen = wanted.now.ticks;
+    }
+    let there = &mut room.forward;
+    there.next_hop = place.next_hop;
+    there.cold = room.at;
+    start(there, &packet.segment, room.options.scale);
+    there.window = packet.segment.window;
+    there.timestamp = room.options.timestamp.unwrap_or(0);
+    room.reverse.next_hop = room.back;
+    room.reverse.flags = REVERSE;
+    room.reverse.cold = wanted.now.ticks.0;
+    room.pending.key = wanted.key;
+    room.pending.born = state.0;
+    room.pending.early = place.early;
+}
+
+/// Keeps the SYN for a second try.
+#[inline(always)]
+fn save_syn<A: Family>(frame: &XdpFrame<'_>, packet: &Packet<A>, room: &mut Room<A>, now: Now) {
+    let pending = &mut room.pending;
+    save(pending, packet, &room.options, now.ticks);
+    let len = packet.tcp_header_len - Tcp::LEN;
+    for (at, word) in pending.options.chunks_exact_mut(4).enumerate() {
+        if at * 4 >= len {
+            break;
+        }
+        let Some(bytes) = frame.at::<4>(packet.tcp_offset + Tcp::LEN + at * 4) else {
+            break;
+        };
+        word.copy_from_slice(bytes);
+    }
+}
+
+/// Puts the flow into the map. `flags` is for its forward entry.
+#[inline(always)]
+pub fn insert<A: Family>(room: &mut Room<A>, flags: u64) -> Result<(), Verdict> {
+    let (wanted, place) = (&room.wanted, &room.place);
+    let load = count::load(wanted.cluster).ok_or(Verdict::Inconsistent)?;
+    count::add_pending(load, place.slot);
+    if let Err(failure) = flow::insert(&wanted.key, &room.forward, &room.reverse, flags) {
+        count::apply(wanted.cluster, place.slot, Count::DropPending);
+        if failure.keeps_port {
+            place.withdraw(wanted);
+        } else {
+            place.abandon(wanted);
+        }
+        return Err(failure.verdict);
+    }
+    if let Some(at) = room.forward.cold.checked_sub(1)
+        && let Some(slot) = A::half_open().get_ptr_mut(at)
+    {
+        // SAFETY: a value of the map, this flow's for a round of the ring.
+        unsafe { *slot = room.pending };
+    }
     Ok(())
 }
 
+/// Counts a refusal, and answers as the cluster says.
 #[inline(always)]
-fn refuse(action: u8, verdict: Verdict) -> Stop {
+pub fn refuse<A: Family>(
+    frame: &mut XdpFrame<'_>,
+    packet: &Packet<A>,
+    now: Now,
+    refusal: Refusal,
+) -> Next {
+    let Some(room) = room::<A>() else {
+        return Verdict::Inconsistent.into();
+    };
+    let wanted = &room.wanted;
+    room.place.withdraw(wanted);
+    let id = wanted.cluster;
+    let (Some(cluster), Some(load)) = (CLUSTERS.get(id as u32), count::load(id)) else {
+        return Verdict::Inconsistent.into();
+    };
+    if let Some(reason) = refusal.reason() {
+        event::refused(reason, id, &wanted.key, now.ticks);
+    }
+    // SAFETY: counters within the cluster's counts.
+    let stop = unsafe {
+        match refusal {
+            Refusal::NoBackend => {
+                add_u64(&raw mut (*load).refused_no_backend, 1);
+                look(cluster.refuse_no_backend, Verdict::NoBackend)
+            }
+            Refusal::Snat => {
+                add_u64(&raw mut (*load).refused_snat, 1);
+                look(cluster.refuse_snat, Verdict::SnatExhausted)
+            }
+            Refusal::Verdict(verdict) => Stop::Verdict(verdict),
+        }
+    };
+    match stop {
+        Stop::Verdict(verdict) => verdict.into(),
+        Stop::Reset => Next::Exit(reset::answer(frame, packet, now)),
+    }
+}
+
+/// How a refusal looks.
+#[inline(always)]
+fn look(action: u8, verdict: Verdict) -> Stop {
     if action == RefuseAction::Reset as u8 {
         Stop::Reset
     } else {
         Stop::Verdict(verdict)
     }
-}
-
-/// A chosen backend.
-struct Chosen {
-    slot: u16,
-    /// Whether the client's sticky entry was written for this choice.
-    is_new: bool,
-}
-
-impl Chosen {
-    #[inline(always)]
-    const fn known(slot: u16) -> Self {
-        Self {
-            slot,
-            is_new: false,
-        }
-    }
-}
-
-/// The backend: by the sticky entry, or else by the cluster's algorithm.
-#[inline(always)]
-fn choose<A: Family>(
-    client: &StickyKey<A>,
-    cluster: &Cluster,
-    load: *mut ClusterLoad,
-    now: Now,
-) -> Option<Chosen> {
-    if cluster.sticky != 0
-        && let Some(slot) = known(client, cluster, now)
-    {
-        // SAFETY: a value within the cluster's counts.
-        unsafe { add_u64(&raw mut (*load).sticky_hits, 1) };
-        return Some(Chosen::known(slot));
-    }
-    // SAFETY: as above.
-    let cursor = unsafe { add_u32(&raw mut (*load).cursor, 1) };
-    let slot = scan(cluster, load, cursor)?;
-    if cluster.sticky == 0 {
-        return Some(Chosen::known(slot));
-    }
-    // SAFETY: as above.
-    unsafe { add_u64(&raw mut (*load).sticky_misses, 1) };
-    let entry = StickyValue {
-        last_used_ns: now.ns,
-        backend: slot,
-        pad: 0,
-        pad2: 0,
-    };
-    // Absent only: of two first connections at once, both meet one backend.
-    if A::sticky().insert(client, &entry, BPF_NOEXIST).is_err() {
-        if let Some(slot) = known(client, cluster, now) {
-            return Some(Chosen::known(slot));
-        }
-        // There was an entry, but a stale one. A failure (no memory) costs the
-        // client its stickiness, not its connection.
-        let _ = A::sticky().insert(client, &entry, 0);
-    }
-    Some(Chosen { slot, is_new: true })
-}
-
-/// What the scan's callback works on.
-#[repr(C)]
-struct Choice<'a> {
-    cluster: &'a Cluster,
-    load: *mut ClusterLoad,
-    scan: Scan,
-}
-
-/// The backend by the cluster's algorithm.
-#[inline(always)]
-fn scan(cluster: &Cluster, load: *mut ClusterLoad, cursor: u32) -> Option<u16> {
-    let mut choice = Choice {
-        cluster,
-        load,
-        scan: Scan::new(cluster, cursor),
-    };
-    let step: extern "C" fn(u32, *mut Choice<'_>) -> i64 = scan_step;
-    // SAFETY: the callback has the helper's signature, and `choice` outlives
-    // the call. A helper's loop is verified once, a plain one slot by slot.
-    unsafe {
-        bpf_loop(
-            choice.scan.steps(),
-            step as *mut c_void,
-            (&raw mut choice).cast(),
-            0,
-        )
-    };
-    choice.scan.slot()
-}
-
-/// One step of the scan; 1 ends it.
-extern "C" fn scan_step(step: u32, choice: *mut Choice<'_>) -> i64 {
-    // SAFETY: the helper passes our own context.
-    let choice = unsafe { &mut *choice };
-    let at = choice.scan.index(step);
-    // SAFETY: within the cluster's policy and counts; plain integers.
-    let (slot, load) = unsafe { (choice.cluster.slots[at], (*choice.load).slots[at]) };
-    i64::from(choice.scan.step(at, slot, load))
-}
-
-/// The backend of a usable sticky entry, which counts as used now.
-#[inline(always)]
-fn known<A: Family>(client: &StickyKey<A>, cluster: &Cluster, now: Now) -> Option<u16> {
-    let entry = A::sticky().get_ptr_mut(client)?;
-    // SAFETY: a value of the map; plain integers.
-    let slot = select::sticky(cluster, Some(unsafe { &*entry }), now.ns)?;
-    // SAFETY: as above.
-    unsafe { (*entry).last_used_ns = now.ns };
-    Some(slot)
-}
-
-/// Whether the way to a backend is known; asks for it otherwise.
-#[inline(always)]
-fn reachable<A: Family>(backend: &Backend<A>) -> Result<(), Verdict> {
-    let hop = NEXT_HOPS
-        .get(backend.next_hop as u32)
-        .ok_or(Verdict::Inconsistent)?;
-    if hop.valid != 0 {
-        return Ok(());
-    }
-    neighbor::ask(&NextHopKey {
-        ifindex: hop.ifindex,
-        address: backend.address,
-    });
-    Err(Verdict::NoNeighbor)
 }

@@ -21,11 +21,15 @@ impl<'a> XdpFrame<'a> {
         self.ctx
     }
 
-    /// Cuts the packet to `len` bytes; whether the kernel did. Every reference
-    /// into the packet is gone by then, as this borrows it whole.
+    /// Cuts or grows the packet to `len` bytes; whether the kernel did. Every
+    /// reference into the packet is gone by then, as this borrows it whole.
     #[inline(always)]
-    pub fn cut(&mut self, len: usize) -> bool {
-        let delta = len as i32 - self.len() as i32;
+    pub fn resize(&mut self, len: usize) -> bool {
+        let now = self.len();
+        // SAFETY: a reference is readable; volatile, as the compiler would
+        // subtract halves of pointers, which the verifier refuses.
+        let now = unsafe { core::ptr::read_volatile(&raw const now) };
+        let delta = (len as i64 - now as i64) as i32;
         // SAFETY: the context is that of this run.
         unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta) == 0 }
     }

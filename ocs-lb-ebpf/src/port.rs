@@ -6,18 +6,28 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use ocs_lb_common::{
     abi::{BPF_NOEXIST, FlowKey, PortMap, ServiceKey, SnatKey},
     address::Be16,
+    resting,
     snat::{self, PortWords, STEPS, Search, WORDS},
     verdict::Verdict,
 };
 
 use crate::{
-    atomic::{add_u32, and_u64, or_u64, sub_u32},
+    atomic::{add_u32, add_u64, and_u64, or_u64, sub_u32},
+    count,
     maps::{CURSOR_PORT_MAPS, CURSORS, Family, PORT_MAPS, SETTINGS},
 };
 
 /// A bitmap of the slab.
 #[derive(Clone, Copy)]
-pub struct Ports(*mut PortMap);
+pub struct Ports(pub *mut PortMap);
+
+impl Ports {
+    /// Those of an index.
+    #[inline(always)]
+    pub fn at(index: u32) -> Option<Self> {
+        PORT_MAPS.get_ptr_mut(index).map(Self)
+    }
+}
 
 /// Hides a value's origin from the compiler, which would prove the bounds
 /// checks below superfluous and drop them; the verifier cannot follow it.
@@ -113,17 +123,59 @@ pub fn unclaim(ports: Ports, port: u16) {
     unsafe { sub_u32(&raw mut (*ports.0).used, 1) };
 }
 
+/// A new flow found neither a free nor a resting port.
+#[inline(always)]
+pub fn failed(ports: Ports) {
+    // SAFETY: as above.
+    unsafe { add_u64(&raw mut (*ports.0).failures, 1) };
+}
+
 /// Frees the port of a flow whose packets the backend sees as `tuple`.
 #[inline(always)]
-pub fn release<A: Family>(tuple: &FlowKey<A>) {
-    let key = destination_key(tuple.source, tuple);
-    if let Some(index) = A::destinations().get_ptr(&key) {
-        // SAFETY: a value of the map, written once.
-        let index = unsafe { *index };
-        if let Some(map) = PORT_MAPS.get_ptr_mut(index) {
-            unclaim(Ports(map), tuple.source_port.get());
-        }
+pub fn release<A: Family>(tuple: &FlowKey<A>, cluster: u16) {
+    if let Some(ports) = known(tuple) {
+        end_rest(ports, tuple, cluster);
+        unclaim(ports, tuple.source_port.get());
     }
+}
+
+/// Lets the port of a flow that is over rest.
+#[inline(always)]
+pub fn rest<A: Family>(tuple: &FlowKey<A>, cluster: u16) {
+    let Some(ports) = known(tuple) else {
+        return;
+    };
+    if resting::rest(&ports, tuple.source_port.get()) {
+        // SAFETY: the counter of the slab's value.
+        unsafe { add_u32(&raw mut (*ports.0).resting, 1) };
+        count::rest(cluster, 1);
+    }
+}
+
+/// Takes that back: the flow lives again, or another one has its port.
+#[inline(always)]
+pub fn unrest<A: Family>(tuple: &FlowKey<A>, cluster: u16) {
+    if let Some(ports) = known(tuple) {
+        end_rest(ports, tuple, cluster);
+    }
+}
+
+#[inline(always)]
+fn end_rest<A: Family>(ports: Ports, tuple: &FlowKey<A>, cluster: u16) {
+    if resting::unrest(&ports, tuple.source_port.get()) {
+        // SAFETY: as above.
+        unsafe { sub_u32(&raw mut (*ports.0).resting, 1) };
+        count::rest(cluster, 1u32.wrapping_neg());
+    }
+}
+
+/// The ports of a destination that has some in use.
+#[inline(always)]
+fn known<A: Family>(tuple: &FlowKey<A>) -> Option<Ports> {
+    let index = A::destinations().get_ptr(&destination_key(tuple.source, tuple))?;
+    // SAFETY: a value of the map, written once.
+    let index = unsafe { *index };
+    Ports::at(index)
 }
 
 #[inline(always)]
@@ -137,19 +189,15 @@ fn destination_key<A: Family>(snat: A, tuple: &FlowKey<A>) -> SnatKey<A> {
     }
 }
 
-/// The ports towards a destination, created at first use.
+/// Index of the ports towards a destination, created at first use.
 #[inline(always)]
-pub fn towards<A: Family>(snat: A, tuple: &FlowKey<A>) -> Result<Ports, Verdict> {
+pub fn towards<A: Family>(snat: A, tuple: &FlowKey<A>) -> Result<u32, Verdict> {
     let key = destination_key(snat, tuple);
-    let index = match A::destinations().get_ptr(&key) {
+    match A::destinations().get_ptr(&key) {
         // SAFETY: a value of the map, written once.
-        Some(index) => unsafe { *index },
-        None => create(&key)?,
-    };
-    PORT_MAPS
-        .get_ptr_mut(index)
-        .map(Ports)
-        .ok_or(Verdict::Inconsistent)
+        Some(index) => Ok(unsafe { *index }),
+        None => create(&key),
+    }
 }
 
 /// Takes a slot of the slab. Where two CPUs create one destination at once,

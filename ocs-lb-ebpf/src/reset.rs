@@ -39,16 +39,18 @@ fn try_answer<A: Family>(
         return Err(Verdict::ResetLimited);
     }
     let next_hop = next_hop_towards(frame, packet.key.destination, packet.key.source)?;
-    let len = A::write_reset(frame, packet).ok_or(Verdict::Malformed)?;
-    if !frame.cut(len) {
-        return Err(Verdict::Malformed);
+    Ok(send(frame, packet, next_hop))
+}
+
+/// The same where the way back is known, for packets of flows that are over:
+/// each flow has its own, so no rate is needed.
+#[inline(always)]
+pub fn send<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, next_hop: u16) -> Exit {
+    let Some(len) = A::write_reset(frame, packet) else {
+        return Exit::of(Verdict::Malformed);
+    };
+    if !frame.resize(len) {
+        return Exit::of(Verdict::Malformed);
     }
-    let exit = forward(frame, next_hop);
-    Ok(match exit.verdict {
-        Verdict::Tx | Verdict::Redirect => Exit {
-            verdict: Verdict::Answered,
-            ..exit
-        },
-        _ => exit,
-    })
+    forward(frame, next_hop).as_answer()
 }

@@ -4,14 +4,16 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
 use ocs_lb_common::{
-    abi::{Flow, FlowKey},
-    sweep::{Due, Report, due, held, is_orphan},
-    track::Phase,
+    abi::{Flow, FlowKey, MAX_BACKENDS, Reason},
+    sweep::{Due, Report, due, held, is_orphan, is_rested},
+    track::{Phase, StateWord},
 };
 
 use crate::{
-    count, flow,
-    maps::{CLUSTERS, Family, SWEEP_REPORT},
+    count,
+    flow::{self, Pair},
+    kill,
+    maps::{CLUSTERS, CORRECTION, Family, RECOUNT, SWEEP_REPORT},
     time::{self, Now},
 };
 
@@ -78,14 +80,25 @@ extern "C" fn visit<A: Family>(
     0
 }
 
+/// Makes the repair that the controller asks for: differences, added to counts
+/// that packets change meanwhile.
 #[inline(always)]
-fn forward<A: Family>(key: &FlowKey<A>, entry: &mut Flow<A>, walk: &mut Walk) {
+pub fn correct() -> i32 {
+    let Some(correction) = CORRECTION.get(0) else {
+        return 1;
+    };
+    count::correct(correction);
+    0
+}
+
+#[inline(always)]
+fn forward<A: Family>(key: &FlowKey<A>, entry: &'static mut Flow<A>, walk: &mut Walk) {
     // The element may be deleted below: work on a copy of its key.
     let key = *key;
+    let word = flow::state_of(entry);
     let Some(other) = A::flows().get_ptr_mut(&entry.peer_key()) else {
         // Written after its reverse entry and deleted after it: this one is
         // being deleted right now, or was left half-way.
-        let word = entry.state;
         if is_orphan(entry.last_seen, walk.now.ticks, false)
             && flow::swap(&mut entry.state, word, word.with_phase(Phase::Deleting))
         {
@@ -97,57 +110,102 @@ fn forward<A: Family>(key: &FlowKey<A>, entry: &mut Flow<A>, walk: &mut Walk) {
         }
         return;
     };
-    // SAFETY: a value of the map.
-    let other = unsafe { &mut *other };
-    let word = entry.state;
-    match word.phase() {
-        Phase::HalfOpen => walk.count(|report| &mut report.half_open),
-        Phase::Established => walk.count(|report| &mut report.established),
-        Phase::Closed | Phase::Reset | Phase::Dead | Phase::Deleting => {
-            walk.count(|report| &mut report.resting)
-        }
-    }
+    recount(entry, word, walk);
     let Some(cluster) = CLUSTERS.get(entry.cluster as u32) else {
         return;
     };
-    match due(
-        word,
-        entry.last_seen,
-        other.last_seen,
-        walk.now.ticks,
-        cluster,
-    ) {
+    // SAFETY: a value of the map.
+    let mut pair = Pair {
+        forward: entry,
+        reverse: unsafe { &mut *other },
+        key,
+        room: flow::WALKS,
+    };
+    let now = walk.now;
+    let (seen, answered) = (pair.forward.last_seen, pair.reverse.last_seen);
+    match due(word, seen, answered, now.ticks, cluster) {
         Due::Nothing => {}
-        Due::End(_) => {
-            let (cluster, backend) = (entry.cluster, entry.backend);
-            if flow::end(&mut entry.state, &mut other.state, word, cluster, backend) {
+        Due::End(count) => {
+            if pair.swap(word, word.with_phase(Phase::Dead)) {
                 walk.count(|report| &mut report.ended);
                 // From here on this is the time of death.
-                entry.last_seen = walk.now.ticks;
+                pair.forward.last_seen = now.ticks;
+                if count.is_end() {
+                    pair.close(count, Reason::ConnectTimeout, now);
+                }
             }
         }
-        Due::Delete => match flow::delete(&key, entry, word) {
+        Due::Kill => match kill::kill(&mut pair, word, Reason::Idle, now) {
+            Some(told) => {
+                walk.count(|report| &mut report.ended);
+                walk.count(|report| &mut report.killed);
+                if !told {
+                    walk.count(|report| &mut report.untold);
+                }
+            }
+            None => {}
+        },
+        Due::Delete => match flow::delete(&key, pair.forward, word, false) {
             Ok(()) => walk.count(|report| &mut report.deleted),
             Err(()) => walk.count(|report| &mut report.errors),
         },
     }
 }
 
-/// A reverse entry whose owner is gone: a crash of the machine's memory
-/// accounting between two inserts, or a failed roll-back.
+/// Counts a flow, in the report and for its backend.
 #[inline(always)]
-fn reverse<A: Family>(key: &FlowKey<A>, entry: &Flow<A>, walk: &mut Walk) {
+fn recount<A: Family>(entry: &Flow<A>, word: StateWord, walk: &Walk) {
+    let phase = word.phase();
+    match phase {
+        Phase::HalfOpen => walk.count(|report| &mut report.half_open),
+        Phase::Established => walk.count(|report| &mut report.established),
+        _ => return walk.count(|report| &mut report.resting),
+    }
+    let Some(recount) = RECOUNT.get_ptr_mut(entry.cluster as u32) else {
+        return;
+    };
+    let at = entry.backend as usize & (MAX_BACKENDS - 1);
+    // SAFETY: within the value; sweeps do not run side by side.
+    unsafe {
+        if matches!(phase, Phase::HalfOpen) {
+            (*recount).slots[at].pending += 1;
+        } else {
+            (*recount).slots[at].live += 1;
+        }
+    }
+}
+
+/// A reverse entry without an owner: the record of a port's rest, or what a
+/// failed roll-back left.
+#[inline(always)]
+fn reverse<A: Family>(key: &FlowKey<A>, entry: &mut Flow<A>, walk: &mut Walk) {
     let key = *key;
     // SAFETY: a value of the map, read only.
     let owned = A::flows()
         .get_ptr(&entry.peer_key())
         .is_some_and(|owner| unsafe { (*owner).peer_key() } == key);
-    if !is_orphan(entry.last_seen, walk.now.ticks, owned) {
+    if owned {
+        return;
+    }
+    let word = flow::state_of(entry);
+    let now = walk.now.ticks;
+    if matches!(word.phase(), Phase::Dead) {
+        walk.count(|report| &mut report.records);
+        if is_rested(word, entry.last_seen, now) {
+            match flow::delete_record(&key, entry, word, false) {
+                Ok(()) => walk.count(|report| &mut report.deleted),
+                Err(()) => walk.count(|report| &mut report.errors),
+            }
+        }
+        return;
+    }
+    if !is_orphan(entry.last_seen, now, false) {
         return;
     }
     walk.count(|report| &mut report.orphans);
+    let cluster = entry.cluster;
     match A::flows().remove(&key) {
-        Ok(()) => crate::port::release(&key.reversed()),
+        Ok(()) => crate::port::release(&key.reversed(), cluster),
         Err(_) => walk.count(|report| &mut report.errors),
     }
 }

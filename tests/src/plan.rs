@@ -61,6 +61,8 @@ impl Default for Plan {
             connect_timeout: duration(Duration::from_secs(4)),
             idle_timeout: minutes,
             half_closed_timeout: minutes,
+            redispatch_after: duration(Duration::from_millis(800)),
+            resting: 8192,
             ..Cluster::default()
         };
         for slot in &mut cluster.slots[..2] {

@@ -73,10 +73,10 @@ pub struct World {
 }
 
 /// What `load` wants to know of sizes.
-const fn sizes(plan: &Plan) -> Sizes {
+fn sizes(plan: &Plan) -> Sizes {
     Sizes {
         flows: plan.flows,
-        sticky: 65_536,
+        sticky: vec![65_536],
         services: 1024,
         addresses: 1024,
         port_maps: plan.settings.port_maps,
@@ -267,7 +267,7 @@ impl World {
             cluster: 0,
             pad: 0,
         };
-        self.loaded.maps.sticky.get(&key, 0).ok()
+        self.loaded.maps.sticky[0].get(&key, 0).ok()
     }
 
     /// The next event from the programs.

@@ -2,7 +2,7 @@
 
 use aya::programs::Program;
 use ocs_lb::config;
-use ocs_lb::datapath::load::{SWEEP, XDP, load};
+use ocs_lb::datapath::load::{CORRECT, KILL, SWEEP, XDP, load};
 use ocs_lb::model::LogLevel;
 use ocs_lb::model::bill::bill;
 use ocs_lb::model::sizes::Sizes;
@@ -11,7 +11,12 @@ use ocs_lb_tests::prog::load_plan;
 
 /// Instructions the verifier may walk. The kernel's own limit is 1,000,000; a
 /// program near it fails on the next kernel, not in review.
-const BUDGETS: [(&str, u32); 2] = [(XDP, 250_000), (SWEEP, 5_000)];
+const BUDGETS: [(&str, u32); 4] = [
+    (XDP, 250_000),
+    (SWEEP, 10_000),
+    (KILL, 10_000),
+    (CORRECT, 500),
+];
 
 #[test]
 #[ignore = "needs root"]

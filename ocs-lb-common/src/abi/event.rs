@@ -4,6 +4,7 @@ use super::flow::FlowKey;
 #[cfg(test)]
 use crate::address::{V4, V6};
 use crate::ticks::Ticks;
+use crate::track::{Phase, StateWord};
 
 /// What happened.
 #[repr(u8)]
@@ -127,6 +128,17 @@ impl Reason {
             Self::Limit => "limit",
             Self::Snat => "snat",
             Self::NoBackend => "no_backend",
+        }
+    }
+
+    /// Why a flow ended that a packet took to this state.
+    #[inline(always)]
+    pub const fn of_end(word: StateWord) -> Self {
+        match word.phase() {
+            Phase::Closed if word.has(StateWord::SERVER_FIRST) => Self::ServerClosed,
+            Phase::Closed => Self::ClientClosed,
+            _ if word.has(StateWord::SERVER_RESET) => Self::ServerReset,
+            _ => Self::ClientReset,
         }
     }
 

@@ -38,10 +38,20 @@ pub struct Pending<A> {
     pub options_len: u8,
     /// Retransmissions seen since `sent`.
     pub retries: u8,
+    /// 1: the SNAT port was another flow's a short while ago: a RST may be about
+    /// that one.
+    pub early: u8,
     /// 1: the SYN carried data, which is not kept.
     pub has_data: u8,
     /// Moves so far.
     pub moves: u8,
+    /// Shift of the window.
+    pub scale: u8,
+    /// Offset of the timestamp option in the frame that [`crate::redispatch`]
+    /// writes; 0 is none.
+    pub timestamp_at: u8,
+    /// Zero.
+    pub pad: [u8; 5],
     /// Set of backend slots that had their try.
     pub tried: [u64; TRIED],
     /// The SYN's options.
@@ -50,6 +60,6 @@ pub struct Pending<A> {
 
 #[cfg(test)]
 const _: () = {
-    assert!(size_of::<Pending<V4>>() == 16 + 16 + 8 + 32 + 40);
-    assert!(size_of::<Pending<V6>>() == 40 + 16 + 8 + 32 + 40);
+    assert!(size_of::<Pending<V4>>() == 16 + 16 + 16 + 32 + 40);
+    assert!(size_of::<Pending<V6>>() == 40 + 16 + 16 + 32 + 40);
 };

@@ -17,6 +17,10 @@ const TIMESTAMP_LEN: usize = 10;
 /// when it stands alone (RFC 7323 appendix A).
 const TIMESTAMP_ALIGNED: [u8; 4] = [1, 1, 8, 10];
 
+/// Offset of the last option that any header can have: Ethernet, 60 bytes of IP,
+/// 60 of TCP.
+const FURTHEST: usize = 14 + 60 + 60;
+
 /// Options that a SYN may have: real ones have fewer than ten.
 const OPTIONS_READ: usize = 12;
 
@@ -55,7 +59,8 @@ pub fn syn_options(frame: &impl Frame, tcp_offset: usize, header_len: usize) -> 
         if at >= end {
             break;
         }
-        let Some([kind]) = frame.at::<1>(at) else {
+        // Three bytes at once: what needs fewer and comes last says nothing.
+        let Some([kind, len, value]) = frame.at::<3>(at) else {
             break;
         };
         if *kind == kind::END {
@@ -65,24 +70,24 @@ pub fn syn_options(frame: &impl Frame, tcp_offset: usize, header_len: usize) -> 
             at += 1;
             continue;
         }
-        let Some([_, len, value]) = frame.at::<3>(at) else {
-            break;
-        };
         if *kind == kind::WINDOW_SCALE {
             options.scale = if *value > 14 { 14 } else { *value };
         }
         let len = *len as usize;
-        if len < 2 || len > 40 {
+        if !(2..=40).contains(&len) {
             break;
         }
-        if *kind == kind::TIMESTAMP && len == TIMESTAMP_LEN && at + TIMESTAMP_LEN <= end {
-            let Some(bytes) = frame.at::<6>(at) else {
-                break;
-            };
-            options.timestamp = Some(u32::from_be_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]));
+        if *kind == kind::TIMESTAMP && len == TIMESTAMP_LEN {
             options.timestamp_at = at;
         }
         at += len;
+    }
+    let at = options.timestamp_at;
+    if at != 0
+        && at + TIMESTAMP_LEN <= end
+        && let Some([_, _, value @ ..]) = frame.at::<6>(at)
+    {
+        options.timestamp = Some(u32::from_be_bytes(*value));
     }
     options
 }
@@ -91,6 +96,9 @@ pub fn syn_options(frame: &impl Frame, tcp_offset: usize, header_len: usize) -> 
 /// `None` where the frame is shorter than its parse said.
 #[inline(always)]
 pub fn strip_timestamp(frame: &mut impl Frame, tcp_offset: usize, at: usize) -> Option<()> {
+    if at > FURTHEST {
+        return None;
+    }
     let option = frame.at_mut::<TIMESTAMP_LEN>(at)?;
     let odd = (at - tcp_offset) & 1;
     let mut change = Sum::ZERO;

@@ -73,9 +73,9 @@ impl Handle {
         wanted: impl Fn(&StickyView) -> bool + Send + 'static,
     ) -> mpsc::Receiver<StickyView> {
         let (sender, receiver) = mpsc::channel(256);
-        let (id, model) = (self.ids.sticky, Arc::clone(&self.model));
+        let (ids, model) = (Arc::clone(&self.ids.sticky), Arc::clone(&self.model));
         tokio::task::spawn_blocking(move || {
-            let walk = read::sticky(id, &model, |view| {
+            let walk = read::sticky(&ids, &model, |view| {
                 !wanted(&view) || sender.blocking_send(view).is_ok()
             });
             if let Err(error) = walk {

@@ -1,11 +1,13 @@
 //! The eBPF object: sizes set, maps created, programs verified.
 
-use aya::maps::{Array, DevMapHash, HashMap, MapData, PerCpuArray, RingBuf};
+use std::sync::Arc;
+
+use aya::maps::{Array, ArrayOfMaps, DevMapHash, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{RawTracePoint, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use ocs_lb_common::abi::{
-    AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, NextHop, NextHopKey, PortMap,
-    Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
+    AddressFlags, Backend, Cluster, ClusterLoad, Correction, Flow, FlowKey, NextHop, NextHopKey,
+    PortMap, Recount, Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
 };
 use ocs_lb_common::address::V4;
 use ocs_lb_common::sweep::Report;
@@ -19,6 +21,13 @@ static OBJECT: &[u8] = include_bytes_aligned!(env!("OCS_LB_EBPF_OBJECT"));
 pub const XDP: &str = "ocs_lb_xdp";
 /// Name of the sweep.
 pub const SWEEP: &str = "ocs_lb_sweep";
+/// Name of the program that ends chosen flows.
+pub const KILL: &str = "ocs_lb_kill";
+/// Name of the program that repairs counts.
+pub const CORRECT: &str = "ocs_lb_correct";
+
+/// One cluster's clients and their backends.
+pub type StickyTable = HashMap<MapData, StickyKey<V4>, StickyValue>;
 
 /// Why the datapath could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +63,9 @@ pub struct Maps {
     pub addresses: HashMap<MapData, V4, AddressFlags>,
     pub services: HashMap<MapData, ServiceKey<V4>, Service>,
     pub backends: Array<MapData, Backend<V4>>,
-    pub sticky: HashMap<MapData, StickyKey<V4>, StickyValue>,
+    /// By cluster id; the outer map holds them for the datapath.
+    pub sticky: Vec<StickyTable>,
+    pub pending_sticky: StickyTable,
     pub destinations: HashMap<MapData, SnatKey<V4>, u32>,
     pub next_hop_ids: HashMap<MapData, NextHopKey<V4>, u32>,
     pub clusters: Array<MapData, Cluster>,
@@ -66,6 +77,8 @@ pub struct Maps {
     pub counters: PerCpuArray<MapData, u64>,
     pub settings: Array<MapData, Settings>,
     pub sweep_report: Array<MapData, Report>,
+    pub recount: Array<MapData, Recount>,
+    pub correction: Array<MapData, Correction>,
     pub events_lost: PerCpuArray<MapData, u64>,
 }
 
@@ -84,12 +97,12 @@ pub struct Loaded {
 }
 
 /// Kernel ids of maps.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct MapIds {
     /// Of `FLOWS4`.
     pub flows: u32,
-    /// Of `STICKY4`.
-    pub sticky: u32,
+    /// Of the tables in `STICKY4`, by cluster id.
+    pub sticky: Arc<[u32]>,
 }
 
 impl Loaded {
@@ -133,25 +146,27 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
         loader.map_max_entries(name, entries);
     }
     let mut ebpf = loader.load(OBJECT)?;
-    let bill = bill(&ebpf);
+    let tables = sticky_tables(&mut ebpf, &sizes.sticky)?;
+    let bill = bill(&ebpf, &tables);
     let ids = MapIds {
         flows: id(&ebpf, "FLOWS4")?,
-        sticky: id(&ebpf, "STICKY4")?,
+        sticky: tables.iter().map(|table| table.id).collect(),
     };
-    let maps = take_maps(&mut ebpf)?;
+    let tables = tables.into_iter().map(|table| table.map).collect();
+    let maps = take_maps(&mut ebpf, tables)?;
     let events = take(&mut ebpf, "EVENTS4")?;
-    xdp(&mut ebpf)?
-        .load()
-        .map_err(|source| LoadError::Program {
-            name: XDP,
+    let refused = |name| {
+        move |source| LoadError::Program {
+            name,
             source: Box::new(source),
-        })?;
-    sweep(&mut ebpf)?
-        .load()
-        .map_err(|source| LoadError::Program {
-            name: SWEEP,
-            source: Box::new(source),
-        })?;
+        }
+    };
+    xdp(&mut ebpf)?.load().map_err(refused(XDP))?;
+    for name in [SWEEP, KILL, CORRECT] {
+        raw_tracepoint(&mut ebpf, name)?
+            .load()
+            .map_err(refused(name))?;
+    }
     Ok(Loaded {
         ebpf,
         maps,
@@ -171,23 +186,65 @@ pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
         .ok_or(LoadError::Mismatch(XDP))
 }
 
-/// The sweep of an object.
+/// One of the programs that the controller runs by test-run.
 ///
 /// # Errors
 /// [`LoadError::Mismatch`].
-pub fn sweep(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, LoadError> {
-    ebpf.program_mut(SWEEP)
+pub fn raw_tracepoint<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut RawTracePoint, LoadError> {
+    ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
-        .ok_or(LoadError::Mismatch(SWEEP))
+        .ok_or(LoadError::Mismatch(name))
 }
 
-fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, LoadError> {
+/// A table of `STICKY4`, until the maps are taken.
+struct Table {
+    map: StickyTable,
+    id: u32,
+    row: MapBill,
+}
+
+/// Creates a sticky table of each size and puts it into `STICKY4`.
+fn sticky_tables(ebpf: &mut Ebpf, sizes: &[u32]) -> Result<Vec<Table>, LoadError> {
+    use aya::maps::Map;
+
+    const NAME: &str = "STICKY4";
+    let map = |source| LoadError::Map { name: NAME, source };
+    let mut outer: ArrayOfMaps<_, MapData> = ebpf
+        .map_mut(NAME)
+        .ok_or(LoadError::Mismatch(NAME))?
+        .try_into()
+        .map_err(map)?;
+    let mut tables = Vec::new();
+    for (cluster, entries) in sizes.iter().enumerate() {
+        let pattern = aya_obj::Map::new_from_params(
+            aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32,
+            size_of::<StickyKey<V4>>() as u32,
+            size_of::<StickyValue>() as u32,
+            *entries,
+            0,
+        );
+        let data = MapData::create(pattern, "STICKY4_TABLE", None).map_err(map)?;
+        outer.set(cluster as u32, &data, 0).map_err(map)?;
+        tables.push(Table {
+            id: data.info().map_err(map)?.id(),
+            row: row(NAME, &data).ok_or(LoadError::Mismatch(NAME))?,
+            map: Map::LruHashMap(data).try_into().map_err(map)?,
+        });
+    }
+    Ok(tables)
+}
+
+fn take_maps(ebpf: &mut Ebpf, sticky: Vec<StickyTable>) -> Result<Maps, LoadError> {
     Ok(Maps {
         flows: take(ebpf, "FLOWS4")?,
         addresses: take(ebpf, "ADDRESSES4")?,
         services: take(ebpf, "SERVICES4")?,
         backends: take(ebpf, "BACKENDS4")?,
-        sticky: take(ebpf, "STICKY4")?,
+        sticky,
+        pending_sticky: take(ebpf, "PENDING_STICKY4")?,
         destinations: take(ebpf, "DESTINATIONS4")?,
         next_hop_ids: take(ebpf, "NEXT_HOP_IDS4")?,
         clusters: take(ebpf, "CLUSTERS")?,
@@ -199,6 +256,8 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, LoadError> {
         counters: take(ebpf, "COUNTERS")?,
         settings: take(ebpf, "SETTINGS")?,
         sweep_report: take(ebpf, "SWEEP_REPORT")?,
+        recount: take(ebpf, "RECOUNT")?,
+        correction: take(ebpf, "CORRECTION")?,
         events_lost: take(ebpf, "EVENTS_LOST")?,
     })
 }
@@ -224,36 +283,46 @@ fn id(ebpf: &Ebpf, name: &'static str) -> Result<u32, LoadError> {
     }
 }
 
-/// Locked bytes as the kernel accounts them (`/proc/self/fdinfo`, `memlock`).
-fn bill(ebpf: &Ebpf) -> Vec<MapBill> {
+/// What the kernel says of every map; all sticky tables make one row.
+fn bill(ebpf: &Ebpf, tables: &[Table]) -> Vec<MapBill> {
     use aya::maps::Map;
-    use std::os::fd::{AsFd as _, AsRawFd as _};
 
     let mut rows: Vec<MapBill> = ebpf
         .maps()
-        .filter_map(|(name, map)| {
-            let data = match map {
-                Map::Array(data)
-                | Map::DevMapHash(data)
-                | Map::HashMap(data)
-                | Map::LruHashMap(data)
-                | Map::PerCpuArray(data)
-                | Map::RingBuf(data) => data,
-                _ => return None,
-            };
-            let fd = data.fd().as_fd().as_raw_fd();
-            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-            let field = |key: &str| -> Option<u64> {
-                info.lines()
-                    .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
-            };
-            Some(MapBill {
-                name: name.to_owned(),
-                capacity: field("max_entries:")?,
-                bytes: field("memlock:")?,
-            })
+        .filter_map(|(name, map)| match map {
+            Map::Array(data)
+            | Map::DevMapHash(data)
+            | Map::HashMap(data)
+            | Map::LruHashMap(data)
+            | Map::PerCpuArray(data)
+            | Map::RingBuf(data) => row(name, data),
+            _ => None,
         })
         .collect();
+    if !tables.is_empty() {
+        rows.push(MapBill {
+            name: "STICKY4".to_owned(),
+            capacity: tables.iter().map(|table| table.row.capacity).sum(),
+            bytes: tables.iter().map(|table| table.row.bytes).sum(),
+        });
+    }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     rows
+}
+
+/// Locked bytes as the kernel accounts them (`/proc/self/fdinfo`, `memlock`).
+fn row(name: &str, data: &MapData) -> Option<MapBill> {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+
+    let fd = data.fd().as_fd().as_raw_fd();
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let field = |key: &str| -> Option<u64> {
+        info.lines()
+            .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+    };
+    Some(MapBill {
+        name: name.to_owned(),
+        capacity: field("max_entries:")?,
+        bytes: field("memlock:")?,
+    })
 }

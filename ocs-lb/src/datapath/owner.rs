@@ -74,7 +74,7 @@ pub fn spawn(
     cancel: CancellationToken,
 ) -> anyhow::Result<(Handle, tokio::task::JoinHandle<anyhow::Result<()>>)> {
     let (sender, receiver) = mpsc::channel(1024);
-    let handle = Handle::new(sender, Arc::clone(&model), running.loaded.ids);
+    let handle = Handle::new(sender, Arc::clone(&model), running.loaded.ids.clone());
     let events = Events::new(running.loaded.take_events()?)?;
     let health = model
         .clusters

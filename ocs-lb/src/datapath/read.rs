@@ -189,45 +189,54 @@ fn state(word: StateWord) -> &'static str {
         Phase::Established => "established",
         Phase::Closed => "closed",
         Phase::Reset => "reset",
+        Phase::Killed => "killed",
         Phase::Dead | Phase::Deleting => "dead",
     }
 }
 
-/// Calls `each` for every sticky entry until it says stop.
+/// Calls `each` for every sticky entry until it says stop. `map_ids` are those
+/// of the tables, by cluster id.
 ///
 /// # Errors
 /// The kernel's.
 pub fn sticky(
-    map_id: u32,
+    map_ids: &[u32],
     model: &Model,
     mut each: impl FnMut(StickyView) -> bool,
 ) -> Result<(), MapError> {
-    let map: HashMap<_, StickyKey<V4>, StickyValue> = second(map_id, Map::LruHashMap)?;
     let now = monotonic_ns();
-    let keys: Vec<_> = map.keys().filter_map(Result::ok).collect();
-    for key in keys {
-        let Ok(value) = map.get(&key, 0) else {
-            continue;
-        };
-        let Some(cluster) = model.clusters.get(key.cluster as usize) else {
-            continue;
-        };
-        let backend = cluster.backends.get(value.backend as usize);
-        let age = now.saturating_sub(value.last_used_ns) as f64 / 1e9;
-        let expire = cluster
-            .sticky
-            .map_or(0.0, |sticky| sticky.expire.as_secs_f64());
-        let view = StickyView {
-            cluster: cluster.name.clone(),
-            client: Ipv4Addr::from(key.address.0).into(),
-            backend: backend.map_or_else(String::new, |backend| backend.name.clone()),
-            expires_in: expire - age,
-        };
-        if !each(view) {
-            return Ok(());
+    for (id, cluster) in map_ids.iter().zip(&model.clusters) {
+        let map: HashMap<_, StickyKey<V4>, StickyValue> = second(*id, Map::LruHashMap)?;
+        let keys: Vec<_> = map.keys().filter_map(Result::ok).collect();
+        for key in keys {
+            let Ok(value) = map.get(&key, 0) else {
+                continue;
+            };
+            if !each(sticky_view(cluster, &key, &value, now)) {
+                return Ok(());
+            }
         }
     }
     Ok(())
+}
+
+fn sticky_view(
+    cluster: &Cluster,
+    key: &StickyKey<V4>,
+    value: &StickyValue,
+    now: u64,
+) -> StickyView {
+    let backend = cluster.backends.get(value.backend as usize);
+    let age = now.saturating_sub(value.last_used_ns) as f64 / 1e9;
+    let expire = cluster
+        .sticky
+        .map_or(0.0, |sticky| sticky.expire.as_secs_f64());
+    StickyView {
+        cluster: cluster.name.clone(),
+        client: Ipv4Addr::from(key.address.0).into(),
+        backend: backend.map_or_else(String::new, |backend| backend.name.clone()),
+        expires_in: expire - age,
+    }
 }
 
 /// The datapath's clock, read here.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use aya::programs::{ProgramError, RawTracePointRunOptions, TestRun as _};
 use ocs_lb_common::sweep::Report;
 
-use super::load::{LoadError, Loaded, sweep};
+use super::load::{LoadError, Loaded, SWEEP, raw_tracepoint};
 
 /// Why a sweep did not run.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,8 @@ pub enum SweepError {
 /// [`SweepError`].
 pub fn run(loaded: &mut Loaded) -> Result<(Report, Duration), SweepError> {
     let start = Instant::now();
-    let result = sweep(&mut loaded.ebpf)?.test_run(RawTracePointRunOptions::new())?;
+    let result =
+        raw_tracepoint(&mut loaded.ebpf, SWEEP)?.test_run(RawTracePointRunOptions::new())?;
     if result.return_value != 0 {
         return Err(SweepError::Failed(result.return_value));
     }

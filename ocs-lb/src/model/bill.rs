@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use ocs_lb_common::abi::{self, Backend, ClusterLoad, NextHop, PortMap};
+use ocs_lb_common::abi::{self, Backend, ClusterLoad, NextHop, Pending, PortMap, Recount};
 use ocs_lb_common::address::V4;
 
 use super::sizes::Sizes;
@@ -96,7 +96,17 @@ fn maps(sizes: &Sizes) -> Vec<MapRow> {
     };
     vec![
         hash("FLOWS4", sizes.flows, 16, 64),
-        hash("STICKY4", sizes.sticky, 8, 16),
+        MapRow {
+            map: "STICKY4",
+            entries: sizes.sticky.iter().copied().map(u64::from).sum(),
+            bytes: sizes
+                .sticky
+                .iter()
+                .map(|entries| hash_bytes((*entries).into(), 8, 16))
+                .sum(),
+        },
+        hash("PENDING_STICKY4", 65_536, 8, 16),
+        array("HALF_OPEN4", sizes.half_open, size_of::<Pending<V4>>()),
         array("PORT_MAPS", sizes.port_maps, size_of::<PortMap>()),
         hash("DESTINATIONS4", sizes.port_maps, 12, 4),
         hash("SERVICES4", sizes.services, 8, 4),
@@ -106,6 +116,18 @@ fn maps(sizes: &Sizes) -> Vec<MapRow> {
         array("BACKENDS4", 65_536, size_of::<Backend<V4>>()),
         array("CLUSTERS", 256, size_of::<abi::Cluster>()),
         array("LOADS", 256, size_of::<ClusterLoad>()),
+        array("RECOUNT", 256, size_of::<Recount>()),
+        // Each page of a ring is mapped twice, but locked once.
+        MapRow {
+            map: "KILLS4",
+            entries: 4 << 20,
+            bytes: 4 << 20,
+        },
+        MapRow {
+            map: "EVENTS4",
+            entries: 1 << 20,
+            bytes: 1 << 20,
+        },
     ]
 }
 

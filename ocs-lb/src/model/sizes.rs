@@ -1,19 +1,19 @@
 //! How large the datapath's tables are for a configuration.
 
 use super::bill::flow_entries;
-use super::{Model, Snat};
+use super::{Cluster, Model, Snat};
 
 /// Slots of the SNAT slab beyond what the configuration needs: two CPUs that
 /// create one destination at once waste one.
 const SPARE_PORT_MAPS: u64 = 64;
 
 /// Entries of the tables that depend on the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sizes {
     /// `FLOWS4`: entries, two a flow.
     pub flows: u32,
-    /// `STICKY4`: clients of all clusters.
-    pub sticky: u32,
+    /// `STICKY4`: clients of each cluster, by its id.
+    pub sticky: Vec<u32>,
     /// `SERVICES4`: VIPs and ports.
     pub services: u32,
     /// `ADDRESSES4`: VIPs and SNAT addresses.
@@ -27,12 +27,7 @@ pub struct Sizes {
 impl Sizes {
     /// For a model.
     pub fn of(model: &Model) -> Self {
-        let sticky: u64 = model
-            .clusters
-            .iter()
-            .filter_map(|cluster| cluster.sticky)
-            .map(|sticky| u64::from(sticky.size))
-            .sum();
+        let sticky = |cluster: &Cluster| cluster.sticky.map_or(1, |sticky| sticky.size.max(1));
         let destinations: u64 = model
             .clusters
             .iter()
@@ -63,7 +58,7 @@ impl Sizes {
             .sum();
         Self {
             flows: clamp(flow_entries(model)),
-            sticky: clamp(sticky),
+            sticky: model.clusters.iter().map(sticky).collect(),
             services: clamp(services),
             addresses: clamp(addresses),
             port_maps: clamp(destinations + SPARE_PORT_MAPS),
@@ -75,7 +70,7 @@ impl Sizes {
     pub fn overrides(&self) -> [(&'static str, u32); 6] {
         [
             ("FLOWS4", self.flows),
-            ("STICKY4", self.sticky),
+            ("HALF_OPEN4", self.half_open),
             ("SERVICES4", self.services),
             ("ADDRESSES4", self.addresses),
             ("PORT_MAPS", self.port_maps),
@@ -101,7 +96,7 @@ mod tests {
             .model;
         let sizes = Sizes::of(&model);
         assert_eq!(sizes.flows, 2 * (40_000 + 65_536 + 65_536));
-        assert_eq!(sizes.sticky, 10_485_760);
+        assert_eq!(sizes.sticky, [10_485_760]);
         assert_eq!(sizes.services, 12);
         assert_eq!(sizes.addresses, 4);
         assert_eq!(sizes.port_maps, 12 * 3 + 64);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ocs_lb_common::sweep::{CLOSED_REST, DEAD_REST, RESET_REST};
+use ocs_lb_common::rest::{CLOSED_SERVE, DEAD_REST, RESET_SERVE};
 use ocs_lb_common::track::Phase;
 use ocs_lb_common::verdict::Verdict;
 use ocs_lb_tests::packet::{Frame, flag};
@@ -306,11 +306,11 @@ fn ended_flows_rest_and_count_their_bytes() {
             |scene, c| {
                 scene.forwards(false, &c.there(flag::RST));
             },
-            RESET_REST,
+            RESET_SERVE,
             40 + 40 + 40,
             40,
         ),
-        ("closed", close, CLOSED_REST, 40 + 40 + 40, 40 + 40),
+        ("closed", close, CLOSED_SERVE, 40 + 40 + 40, 40 + 40),
     ];
     for (name, end, rest, bytes_in, bytes_out) in cases {
         let mut scene = Scene::new();
@@ -323,7 +323,7 @@ fn ended_flows_rest_and_count_their_bytes() {
         let late = connection
             .back(flag::ACK)
             .numbers(SERVER_ISN + 2, CLIENT_ISN + 2);
-        let late_bytes = if rest == CLOSED_REST {
+        let late_bytes = if rest == CLOSED_SERVE {
             scene.forwards(true, &late);
             40
         } else {
