@@ -73,7 +73,7 @@ pub struct World {
 }
 
 /// What `load` wants to know of sizes.
-const fn sizes(plan: &Plan) -> Sizes {
+pub const fn sizes(plan: &Plan) -> Sizes {
     Sizes {
         flows: plan.flows,
         sticky: 65_536,

@@ -1,7 +1,7 @@
 //! The eBPF object: sizes set, maps created, programs verified.
 
 use aya::maps::{Array, DevMapHash, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{RawTracePoint, Xdp};
+use aya::programs::{Program, ProgramError, RawTracePoint, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use ocs_lb_common::abi::{
     AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, NextHop, NextHopKey, PortMap,
@@ -30,9 +30,9 @@ pub enum LoadError {
     #[error("program {name}: {source}")]
     Program {
         /// The program.
-        name: &'static str,
+        name: String,
         /// Why; with the end of the verifier's log.
-        source: Box<aya::programs::ProgramError>,
+        source: Box<ProgramError>,
     },
     /// The object lacks a map or program, or it is of another type.
     #[error("the eBPF object and this binary do not belong together: {0}")]
@@ -113,13 +113,13 @@ pub struct MapBill {
     pub bytes: u64,
 }
 
-/// Loads the object with tables of the given sizes. The programs log only
-/// where the controller's own log is at its most detailed, and then one line
-/// for each new flow.
+/// The object with tables of the given sizes; no program is loaded yet. The
+/// programs log only where the controller's own log is at its most detailed,
+/// and then one line for each new flow.
 ///
 /// # Errors
 /// [`LoadError`]; nothing stays in the kernel then.
-pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
+pub fn object(sizes: &Sizes, log: LogLevel) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     // Read-only and known before verification: with 0 no log call is left in
     // the programs.
@@ -132,7 +132,28 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
     for (name, entries) in sizes.overrides() {
         loader.map_max_entries(name, entries);
     }
-    let mut ebpf = loader.load(OBJECT)?;
+    Ok(loader.load(OBJECT)?)
+}
+
+/// Gives a program to the verifier; every type that the object has.
+///
+/// # Errors
+/// The verifier's, with the end of its log.
+pub fn verify(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Loads the [`object`] and every program of it.
+///
+/// # Errors
+/// [`LoadError`]; nothing stays in the kernel then.
+pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
+    let mut ebpf = object(sizes, log)?;
     let bill = bill(&ebpf);
     let ids = MapIds {
         flows: id(&ebpf, "FLOWS4")?,
@@ -140,18 +161,12 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
     };
     let maps = take_maps(&mut ebpf)?;
     let events = take(&mut ebpf, "EVENTS")?;
-    xdp(&mut ebpf)?
-        .load()
-        .map_err(|source| LoadError::Program {
-            name: XDP,
+    for (name, program) in ebpf.programs_mut() {
+        verify(program).map_err(|source| LoadError::Program {
+            name: name.to_owned(),
             source: Box::new(source),
         })?;
-    sweep(&mut ebpf)?
-        .load()
-        .map_err(|source| LoadError::Program {
-            name: SWEEP,
-            source: Box::new(source),
-        })?;
+    }
     Ok(Loaded {
         ebpf,
         maps,
