@@ -78,7 +78,9 @@ pub fn run(kernel: &Path, image: &Path, limit: Duration) -> anyhow::Result<Findi
 
 fn start(kernel: &Path, image: &Path) -> anyhow::Result<Qemu> {
     Command::new(QEMU)
-        .args(["-accel", "tcg", "-cpu", "max", "-m", "1024"])
+        // QEMU 7.2 leaves wrong flags behind `cmpxchg16b`, which kernels use to
+        // allocate: without it one boot in four ended in an oops.
+        .args(["-accel", "tcg", "-cpu", "max,-cx16", "-m", "1024"])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-serial", "stdio"])
         .arg("-kernel")
