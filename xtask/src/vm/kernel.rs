@@ -138,16 +138,21 @@ fn apt(program: &str, scratch: &Path) -> Command {
 
 /// Where this machine has Debian from.
 fn mirror() -> anyhow::Result<String> {
-    let targets = output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)",
-        "Identifier: Packages",
-    ]))?;
-    match pick_mirror(&targets) {
-        Some(mirror) => Ok(mirror.to_owned()),
-        None => bail!("apt on this machine knows no mirror of Debian"),
+    // Before the first `apt-get update` apt knows its sources, but not whose
+    // they are.
+    for options in [&[][..], &["--no-release-info"]] {
+        let targets = output(
+            Command::new("apt-get")
+                .arg("indextargets")
+                .args(options)
+                .args(["--format", "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)"])
+                .arg("Identifier: Packages"),
+        )?;
+        if let Some(mirror) = pick_mirror(&targets) {
+            return Ok(mirror.to_owned());
+        }
     }
+    bail!("apt on this machine knows no mirror of Debian")
 }
 
 /// The mirror of a whole release: not of updates, which may lie elsewhere.
@@ -155,7 +160,7 @@ fn pick_mirror(targets: &str) -> Option<&str> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
         let (uri, release, component) = (words.next()?, words.next()?, words.next()?);
-        // Known only after `apt-get update`.
+        // Apt leaves what it does not know as it was written.
         let debian = matches!(words.next(), None | Some("Debian" | "$(ORIGIN)"));
         let whole = !release.contains(['-', '/']) && component == "main";
         (debian && whole).then_some(uri)

@@ -75,7 +75,9 @@ fn try_on(kernels: &[Kernel]) -> anyhow::Result<()> {
             Err(error) => faults.push(format!("{}: {error:#}", kernel.name)),
         }
     }
-    print(&rows);
+    if !rows.is_empty() {
+        print(&rows);
+    }
     if !faults.is_empty() {
         bail!("{}", faults.join("\n"));
     }
