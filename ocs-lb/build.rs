@@ -17,7 +17,13 @@ fn main() {
         .parent()
         .expect("a member of the workspace")
         .to_path_buf();
-    for input in ["ocs-lb-ebpf", "ocs-lb-common/src", "Cargo.lock", ".tools"] {
+    let inputs = [
+        "ocs-lb-ebpf",
+        "ocs-lb-common/src",
+        "Cargo.lock",
+        ".tools/bin",
+    ];
+    for input in inputs {
         println!("cargo:rerun-if-changed={}", root.join(input).display());
     }
     println!("cargo:rerun-if-env-changed=PATH");

@@ -1,5 +1,6 @@
 //! What the tests of the loaded programs and the packet bench share.
 
+pub mod budget;
 pub mod host;
 pub mod net;
 pub mod packet;

@@ -73,7 +73,7 @@ pub struct World {
 }
 
 /// What `load` wants to know of sizes.
-fn sizes(plan: &Plan) -> Sizes {
+pub fn sizes(plan: &Plan) -> Sizes {
     Sizes {
         flows: plan.flows,
         sticky: vec![65_536],

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aya::maps::{Array, ArrayOfMaps, DevMapHash, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{RawTracePoint, Xdp};
+use aya::programs::{Program, ProgramError, RawTracePoint, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use ocs_lb_common::abi::{
     AddressFlags, Backend, Cluster, ClusterLoad, Correction, Flow, FlowKey, NextHop, NextHopKey,
@@ -39,9 +39,9 @@ pub enum LoadError {
     #[error("program {name}: {source}")]
     Program {
         /// The program.
-        name: &'static str,
+        name: String,
         /// Why; with the end of the verifier's log.
-        source: Box<aya::programs::ProgramError>,
+        source: Box<ProgramError>,
     },
     /// The object lacks a map or program, or it is of another type.
     #[error("the eBPF object and this binary do not belong together: {0}")]
@@ -126,13 +126,13 @@ pub struct MapBill {
     pub bytes: u64,
 }
 
-/// Loads the object with tables of the given sizes. The programs log only
-/// where the controller's own log is at its most detailed, and then one line
-/// for each new flow.
+/// The object with tables of the given sizes; no program is loaded yet. The
+/// programs log only where the controller's own log is at its most detailed,
+/// and then one line for each new flow.
 ///
 /// # Errors
 /// [`LoadError`]; nothing stays in the kernel then.
-pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
+pub fn object(sizes: &Sizes, log: LogLevel) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     // Read-only and known before verification: with 0 no log call is left in
     // the programs.
@@ -145,7 +145,28 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
     for (name, entries) in sizes.overrides() {
         loader.map_max_entries(name, entries);
     }
-    let mut ebpf = loader.load(OBJECT)?;
+    Ok(loader.load(OBJECT)?)
+}
+
+/// Gives a program to the verifier; every type that the object has.
+///
+/// # Errors
+/// The verifier's, with the end of its log.
+pub fn verify(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Loads the [`object`] and every program of it.
+///
+/// # Errors
+/// [`LoadError`]; nothing stays in the kernel then.
+pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
+    let mut ebpf = object(sizes, log)?;
     let tables = sticky_tables(&mut ebpf, &sizes.sticky)?;
     let bill = bill(&ebpf, &tables);
     let ids = MapIds {
@@ -155,17 +176,11 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
     let tables = tables.into_iter().map(|table| table.map).collect();
     let maps = take_maps(&mut ebpf, tables)?;
     let events = take(&mut ebpf, "EVENTS4")?;
-    let refused = |name| {
-        move |source| LoadError::Program {
-            name,
+    for (name, program) in ebpf.programs_mut() {
+        verify(program).map_err(|source| LoadError::Program {
+            name: name.to_owned(),
             source: Box::new(source),
-        }
-    };
-    xdp(&mut ebpf)?.load().map_err(refused(XDP))?;
-    for name in [SWEEP, KILL, CORRECT] {
-        raw_tracepoint(&mut ebpf, name)?
-            .load()
-            .map_err(refused(name))?;
+        })?;
     }
     Ok(Loaded {
         ebpf,

@@ -12,6 +12,7 @@ pub mod proc;
 pub mod relay;
 pub mod server;
 pub mod topology;
+pub mod vm;
 
 /// The twelve ports of the seed.
 pub const PORTS: [u16; 12] = [
