@@ -45,7 +45,8 @@ impl Owner {
         let cluster = &self.model.clusters[id];
         let load = read::load(&self.running.loaded.maps, id as u16)?;
         let healthy = self.healthy(id);
-        let policy = policy::cluster(cluster, &healthy, self.unknown);
+        let host = policy::Host::of(&self.model, id, self.unknown);
+        let policy = policy::cluster(cluster, &healthy, host);
         let ready = policy::ready(cluster, &healthy);
         let backends = cluster
             .backends

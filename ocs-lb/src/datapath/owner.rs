@@ -194,7 +194,8 @@ impl Owner {
     fn write_policy(&mut self, id: usize) -> anyhow::Result<Vec<bool>> {
         let healthy = self.healthy(id);
         let cluster = &self.model.clusters[id];
-        let policy = policy::cluster(cluster, &healthy, self.unknown);
+        let host = policy::Host::of(&self.model, id, self.unknown);
+        let policy = policy::cluster(cluster, &healthy, host);
         apply::set_cluster(&mut self.running.loaded.maps, id as u16, &policy)?;
         Ok(policy::ready(cluster, &healthy))
     }

@@ -195,6 +195,7 @@ mod tests {
                 timeout: Duration::from_secs(1),
                 rise: 2,
                 fall: 3,
+                observe: false,
             },
             source: None,
             ports: (20400, 20499),

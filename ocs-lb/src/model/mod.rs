@@ -24,6 +24,8 @@ pub struct Model {
     pub clusters: Vec<Cluster>,
     /// Sizes of the datapath's tables.
     pub tables: Tables,
+    /// RSTs a second that answer packets of no flow, over all CPUs.
+    pub unknown_resets: u32,
     /// Time between two sweeps of the flow table.
     pub sweep_interval: Duration,
     /// Runtime sockets.
@@ -88,6 +90,13 @@ pub struct Cluster {
     pub unknown: Unknown,
     /// When flows end by time.
     pub timeouts: Timeouts,
+    /// Age of a try from which a SYN retransmission may move the flow to
+    /// another backend.
+    pub redispatch_after: Duration,
+    /// What a sticky client meets while its backend is unavailable.
+    pub persist: Persist,
+    /// What becomes of the flows of a backend that goes down.
+    pub on_backend_down: OnBackendDown,
     /// Backends in the order of the file; the index is the backend's slot.
     pub backends: Vec<Backend>,
 }
@@ -203,6 +212,38 @@ pub struct Timeouts {
     pub half_closed: Duration,
 }
 
+/// What a sticky client meets while its backend is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persist {
+    /// Another backend, and its entry is replaced.
+    Redispatch,
+    /// Its own first; it moves at a RST or a late SYN retransmission.
+    Haproxy,
+    /// A refusal until it is back.
+    Strict,
+}
+
+/// What becomes of the flows of a backend that goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnBackendDown {
+    /// Whether they are reset or kept.
+    pub action: DownAction,
+    /// Flows that are reset in a second at most.
+    pub rate: u32,
+    /// Keep flows whose backend still sends, and all of them where the failure
+    /// looks like our own link's.
+    pub guard: bool,
+}
+
+/// Whether flows of a dead backend end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownAction {
+    /// Both sides get a RST.
+    Reset,
+    /// They stay until they end by themselves or by time.
+    Keep,
+}
+
 /// One server of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
@@ -237,6 +278,9 @@ pub struct Check {
     pub rise: u32,
     /// Failures that take a backend down.
     pub fall: u32,
+    /// Whether live connections that the backend refused or did not answer
+    /// count as failed checks.
+    pub observe: bool,
 }
 
 /// Sizes of the datapath's tables.
@@ -311,6 +355,13 @@ pub(crate) fn test_cluster(backends: &[(u16, bool)]) -> Cluster {
             client: second * 1800,
             server: second * 1800,
             half_closed: second * 1800,
+        },
+        redispatch_after: Duration::from_millis(800),
+        persist: Persist::Redispatch,
+        on_backend_down: OnBackendDown {
+            action: DownAction::Reset,
+            rate: 5000,
+            guard: true,
         },
         backends: backends
             .iter()
