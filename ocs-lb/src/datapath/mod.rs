@@ -5,6 +5,8 @@ pub mod attach;
 pub mod events;
 pub mod floor;
 pub mod handle;
+pub mod kill;
+pub mod kills;
 pub mod load;
 pub mod log;
 mod look;

@@ -65,6 +65,8 @@ pub struct Fact {
     pub status: String,
     /// How the check ended.
     pub result: CheckResult,
+    /// When it started.
+    pub started: Instant,
     /// How long it took.
     pub duration: Duration,
 }
@@ -165,6 +167,7 @@ async fn run(
                 transition: transition.is_some(),
                 status: health.to_string(),
                 result: result.clone(),
+                started: start,
                 duration,
             };
             if facts.send(fact).await.is_err() {

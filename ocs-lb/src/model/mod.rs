@@ -5,6 +5,8 @@
 
 pub mod bill;
 pub mod edits;
+pub mod guard;
+pub mod kills;
 pub mod policy;
 pub mod sizes;
 pub mod snat;
