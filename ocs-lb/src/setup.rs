@@ -233,6 +233,15 @@ pub fn ephemeral_ports() -> anyhow::Result<(u16, u16)> {
     }
 }
 
+/// Kinds of events that the datapath tells: all but changes of sticky entries,
+/// which `show sticky` has and which nobody would read one by one.
+fn wanted_events() -> u32 {
+    EventKind::ALL
+        .iter()
+        .filter(|kind| **kind != EventKind::Sticky)
+        .fold(0, |mask, kind| mask | kind.bit())
+}
+
 fn fill(
     model: &Model,
     network: &Network,
@@ -249,7 +258,7 @@ fn fill(
             resets_per_cpu: (model.unknown_resets / cpus).max(1),
             port_maps: sizes.port_maps,
             half_open: sizes.half_open,
-            events: EventKind::NeighborNeeded.bit(),
+            events: wanted_events(),
         },
     )?;
     for (id, cluster) in model.clusters.iter().enumerate() {

@@ -38,6 +38,7 @@ impl Owner {
                 .collect(),
             sweep: self.sweep.clone(),
             events_lost: read::events_lost(maps)?,
+            resets: self.down.resets.clone(),
         })
     }
 

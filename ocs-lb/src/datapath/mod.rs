@@ -2,9 +2,11 @@
 
 pub mod apply;
 pub mod attach;
+mod down;
 pub mod events;
 pub mod floor;
 pub mod handle;
+mod history;
 pub mod kill;
 pub mod kills;
 pub mod load;
@@ -12,5 +14,6 @@ pub mod log;
 mod look;
 pub mod owner;
 pub mod read;
+pub mod sticky;
 pub mod sweep;
 pub mod sysctl;

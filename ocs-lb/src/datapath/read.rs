@@ -113,7 +113,7 @@ fn uses(cluster: &Cluster, backend: &Backend, reach: &Reach, key: &SnatKey<V4>) 
 ///
 /// # Errors
 /// The kernel's.
-fn second<K: aya::Pod, V: aya::Pod>(
+pub(super) fn second<K: aya::Pod, V: aya::Pod>(
     id: u32,
     wrap: fn(MapData) -> Map,
 ) -> Result<HashMap<MapData, K, V>, MapError> {
@@ -231,7 +231,7 @@ pub fn sticky(
 }
 
 /// The datapath's clock, read here.
-fn now() -> Ticks {
+pub(super) fn now() -> Ticks {
     Ticks::from_ns(monotonic_ns())
 }
 

@@ -65,6 +65,7 @@ fn sample() -> Snapshot {
     };
     Snapshot {
         events_lost: 2,
+        resets: crate::snapshot::ResetView::default(),
         interfaces: vec![interface("eth0", "native"), interface("eth1", "generic")],
         clusters: vec![
             cluster,
