@@ -82,7 +82,7 @@ async fn serve(model: Model, take_over: bool, cancel: CancellationToken) -> anyh
         finish_take_over(&handle, Arc::clone(&model));
     }
     hand_on(neighbors, &handle, Message::Neighbor);
-    let mut checks = check_health(targets, &handle, cancel.clone());
+    let mut checks = check_health(targets, &handle, cancel.clone()).await?;
     let mut servers = serve_all(listener, sockets, &handle, &cancel);
     drop(handle);
     tracing::info!(clusters = model.clusters.len(), "forwarding");
@@ -213,11 +213,16 @@ fn taken(model: &Model, running: &Running, id: usize, slot: usize) -> (u16, u16)
     taken
 }
 
-fn check_health(targets: Vec<Target>, handle: &Handle, cancel: CancellationToken) -> JoinSet<()> {
+async fn check_health(
+    targets: Vec<Target>,
+    handle: &Handle,
+    cancel: CancellationToken,
+) -> anyhow::Result<JoinSet<()>> {
     let (sender, facts) = mpsc::channel(256);
     let checks = health::spawn(targets, sender, cancel);
     hand_on(facts, handle, Message::Health);
-    checks
+    handle.tell(Message::Observers(checks.observers)).await?;
+    Ok(checks.tasks)
 }
 
 fn watch_neighbors() -> anyhow::Result<mpsc::Receiver<Neighbor>> {

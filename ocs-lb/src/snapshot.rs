@@ -59,6 +59,12 @@ pub struct ClusterView {
     pub live: u32,
     /// Half-open flows, as the datapath counts them.
     pub pending: u32,
+    /// Flows that are over and whose SNAT port rests.
+    #[serde(default)]
+    pub resting: u32,
+    /// Half-open flows that moved to another backend, by reason.
+    #[serde(default)]
+    pub redispatches: BTreeMap<String, u64>,
     /// New flows whose client had a usable sticky entry.
     pub sticky_hits: u64,
     /// New flows of a sticky cluster whose client had none.
@@ -100,6 +106,10 @@ pub struct BackendView {
     pub bytes_in: u64,
     /// Bytes backend to client, ended flows only.
     pub bytes_out: u64,
+    /// Established flows that were reset, by reason: by the server itself, or
+    /// by us.
+    #[serde(default)]
+    pub resets: BTreeMap<String, u64>,
     /// Health checks by result; `ok` or the kind of failure.
     pub checks: BTreeMap<String, u64>,
     /// How long those checks took.
@@ -151,8 +161,14 @@ pub struct SnatView {
     pub backend: String,
     /// Port on the backend.
     pub port: u16,
-    /// Ports in use.
+    /// Ports in use, resting ones included.
     pub used: u32,
+    /// Of these, ports whose flow is over and which rest.
+    #[serde(default)]
+    pub resting: u32,
+    /// New flows that found no port.
+    #[serde(default)]
+    pub failures: u64,
     /// Ports in all.
     pub limit: u32,
 }

@@ -233,6 +233,7 @@ const SNAT: &[Column] = &[
     text("BACKEND"),
     number("PORT"),
     number("USED"),
+    number("RESTING"),
     number("LIMIT"),
     number("USED %"),
 ];
@@ -247,6 +248,7 @@ fn snat(destinations: &[SnatView], out: &mut impl Write) -> io::Result<()> {
             destination.backend.clone(),
             destination.port.to_string(),
             destination.used.to_string(),
+            destination.resting.to_string(),
             destination.limit.to_string(),
             format!("{share:.1}"),
         ])?;
@@ -356,9 +358,9 @@ mod tests {
             ),
             (
                 Show::Snat,
-                "CLUSTER ADDRESS      BACKEND   PORT USED LIMIT USED %\n\
-                 ocs     198.51.100.1 OCS_Node1  443    5  1000    0.5\n\
-                 lync    198.51.100.1 OCS_Node1  443    5  1000    0.5\n",
+                "CLUSTER ADDRESS      BACKEND   PORT USED RESTING LIMIT USED %\n\
+                 ocs     198.51.100.1 OCS_Node1  443    5       2  1000    0.5\n\
+                 lync    198.51.100.1 OCS_Node1  443    5       2  1000    0.5\n",
             ),
             (
                 Show::Events,

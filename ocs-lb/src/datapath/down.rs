@@ -292,7 +292,7 @@ impl Owner {
 }
 
 /// The reason that logs and metrics give for a [`KillReason`]'s number.
-fn reason(number: u8) -> Option<Reason> {
+pub(super) fn reason(number: u8) -> Option<Reason> {
     [
         (KillReason::Idle, Reason::Idle),
         (KillReason::BackendDown, Reason::BackendDown),

@@ -17,3 +17,4 @@ pub mod read;
 pub mod sticky;
 pub mod sweep;
 pub mod sysctl;
+mod watch;

@@ -15,10 +15,13 @@ use super::events::{Batch, Events};
 use super::handle::Handle;
 use super::history::History;
 use super::kills::Kills;
+use super::watch::SnatName;
 use super::{apply, read, sweep};
 use crate::admin::Reset;
-use crate::health::{CheckResult, Fact};
+use crate::health::observe::Traffic;
+use crate::health::{CheckResult, Fact, Observers};
 use crate::model::kills::WALKS_PER_SECOND;
+use crate::model::pressure::Pressure;
 use crate::model::{Model, Unknown, policy};
 use crate::neighbor::{Neighbor, Netlink};
 use crate::setup::Running;
@@ -28,6 +31,8 @@ use crate::snapshot::{DurationsView, EventView, KilledView, Snapshot, SweepView}
 pub enum Message {
     /// A health check ended.
     Health(Fact),
+    /// Where failures of live traffic are to go.
+    Observers(Observers),
     /// A neighbour's MAC is known.
     Neighbor(Neighbor),
     /// Connections from before the first attach are gone: the clusters' own
@@ -77,6 +82,8 @@ pub(super) struct Health {
     pub(super) last: String,
     pub(super) results: BTreeMap<String, u64>,
     pub(super) durations: DurationsView,
+    /// Its live traffic when it was last looked at.
+    pub(super) traffic: Option<Traffic>,
     /// Flows killed, by reason.
     pub(super) kills: BTreeMap<&'static str, u64>,
 }
@@ -91,6 +98,8 @@ pub(super) struct Owner {
     pub(super) unknown: Option<Unknown>,
     pub(super) down: Down,
     history: History,
+    pub(super) observers: Observers,
+    pub(super) pressure: Pressure<SnatName>,
 }
 
 /// Starts the owner. It runs until the token is cancelled and then drops the
@@ -125,6 +134,7 @@ pub fn spawn(
                 last: String::new(),
                 results: BTreeMap::new(),
                 durations: DurationsView::default(),
+                traffic: None,
                 kills: BTreeMap::new(),
             };
             cluster.backends.iter().map(first).collect()
@@ -139,6 +149,8 @@ pub fn spawn(
         unknown,
         down,
         history: History::default(),
+        observers: Observers::default(),
+        pressure: Pressure::default(),
     };
     let task = tokio::spawn(owner.run(receiver, events, kills, cancel));
     Ok((handle, task))
@@ -167,9 +179,13 @@ impl Owner {
                 _ = walks.tick(), if self.down.is_busy() => report("kill", self.walk()),
                 _ = sweeps.tick() => {
                     report("sweep", self.sweep());
+                    report("observe", self.observe());
                     self.log_unsent();
                 }
-                _ = neighbors.tick() => report("neighbours", self.refresh().await),
+                _ = neighbors.tick() => {
+                    report("neighbours", self.refresh().await);
+                    report("SNAT ports", self.look_at_snat());
+                }
             }
         }
     }
@@ -177,6 +193,7 @@ impl Owner {
     fn handle(&mut self, message: Message) -> anyhow::Result<()> {
         match message {
             Message::Health(fact) => self.health(&fact)?,
+            Message::Observers(observers) => self.observers = observers,
             Message::Neighbor(neighbor) => self.neighbor(&neighbor)?,
             Message::TakenOver => {
                 self.unknown = None;
@@ -235,7 +252,9 @@ impl Owner {
             .results
             .entry(fact.result.label().to_owned())
             .or_default() += 1;
-        health.durations.observe(fact.duration);
+        if fact.result != CheckResult::Observed {
+            health.durations.observe(fact.duration);
+        }
         health.status.clone_from(&fact.status);
         health.last = match &fact.result {
             CheckResult::Ok => format!("ok in {:.1} ms", fact.duration.as_secs_f64() * 1e3),

@@ -73,7 +73,7 @@ pub fn snat(maps: &Maps, model: &Model, reach: &[Vec<Reach>]) -> Result<Vec<Snat
     let mut rows = Vec::new();
     for entry in maps.destinations.iter() {
         let (key, index) = entry?;
-        let used = maps.port_maps.get(&index, 0)?.used;
+        let ports = maps.port_maps.get(&index, 0)?;
         for (cluster, reach) in model.clusters.iter().zip(reach) {
             for (backend, reach) in cluster.backends.iter().zip(reach) {
                 if !uses(cluster, backend, reach, &key) {
@@ -84,7 +84,9 @@ pub fn snat(maps: &Maps, model: &Model, reach: &[Vec<Reach>]) -> Result<Vec<Snat
                     address: Ipv4Addr::from(key.snat.0).to_string(),
                     backend: backend.name.clone(),
                     port: key.port.get(),
-                    used,
+                    used: ports.used,
+                    resting: ports.resting,
+                    failures: ports.failures,
                     limit: range_len(reach.ports),
                 });
             }

@@ -4,10 +4,12 @@
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
 pub mod bill;
+pub mod drift;
 pub mod edits;
 pub mod guard;
 pub mod kills;
 pub mod policy;
+pub mod pressure;
 pub mod sizes;
 pub mod snat;
 

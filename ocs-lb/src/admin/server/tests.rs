@@ -87,6 +87,8 @@ pub(crate) fn snapshot() -> Snapshot {
         backend: "OCS_Node1".into(),
         port: 443,
         used: 5,
+        resting: 2,
+        failures: 0,
         limit: 1000,
     };
     Snapshot {
