@@ -56,7 +56,7 @@ fn done(command: &ChangeCommand) -> Result<String, ClientError> {
     match command.change {
         Change::ClearSticky { .. } => {
             let Cleared { cleared } = object(&line, &answer)?;
-            Ok(format!("{cleared} sticky entries forgotten"))
+            Ok(format!("sticky entries forgotten: {cleared}"))
         }
         Change::ResetBackend { .. } | Change::ResetClient { .. } => {
             Ok(killed(&object(&line, &answer)?))
@@ -73,7 +73,7 @@ fn killed(view: &KilledView) -> String {
         0 => String::new(),
         untold => format!("; {untold} of them are told when they send"),
     };
-    format!("{} flows reset{told}", view.killed)
+    format!("flows reset: {}{told}", view.killed)
 }
 
 fn object<T: DeserializeOwned>(line: &str, answer: &Answer) -> Result<T, ClientError> {
@@ -118,11 +118,11 @@ mod tests {
             untold: 0,
             done: true,
         };
-        assert_eq!(killed(&view), "7 flows reset");
+        assert_eq!(killed(&view), "flows reset: 7");
         view.untold = 2;
         assert_eq!(
             killed(&view),
-            "7 flows reset; 2 of them are told when they send"
+            "flows reset: 7; 2 of them are told when they send"
         );
         view.done = false;
         assert!(killed(&view).contains("goes on"));
@@ -145,9 +145,9 @@ mod tests {
             backend: "b".into(),
         };
         for (change, json, expected) in [
-            (client(), false, Ok("3 flows reset")),
+            (client(), false, Ok("flows reset: 3")),
             (client(), true, Ok(r#"{"killed":3,"untold":0,"done":true}"#)),
-            (sticky.clone(), false, Ok("12 sticky entries forgotten")),
+            (sticky.clone(), false, Ok("sticky entries forgotten: 12")),
             (sticky, true, Ok(r#"{"cleared":12}"#)),
             (backend, false, Err("the controller says: no b")),
         ] {
