@@ -51,3 +51,41 @@ fn address(ifindex: u32) -> SockAddr {
     // SAFETY: the storage holds an initialised `sockaddr_ll` of this length.
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// The loopback interface, in every namespace.
+    const LO: u32 = 1;
+
+    #[test]
+    #[ignore = "needs root"]
+    fn a_frame_leaves_as_it_is() {
+        let all = Protocol::from(i32::from((libc::ETH_P_IP as u16).to_be()));
+        let mut listener =
+            socket2::Socket::new(Domain::PACKET, Type::RAW, Some(all)).expect("root");
+        let limit = Duration::from_secs(5);
+        listener.set_read_timeout(Some(limit)).expect("a timeout");
+        let mut frame = [0x5a; 54];
+        frame[12..14].copy_from_slice(&[8, 0]);
+        let socket = Socket::open().expect("root");
+        socket.send(LO, &frame).expect("it is sent");
+        let end = Instant::now() + limit;
+        let mut seen = [0; 2048];
+        loop {
+            let len = listener.read(&mut seen).expect("the frame comes");
+            if seen[..len] == frame {
+                break;
+            }
+            assert!(Instant::now() < end, "other frames only");
+        }
+        let error = socket
+            .send(u32::MAX >> 1, &frame)
+            .expect_err("no interface");
+        assert!(error.raw_os_error().is_some(), "{error}");
+    }
+}
