@@ -194,7 +194,7 @@ impl Owner {
     /// One walk for whose turn it is.
     ///
     /// # Errors
-    /// The walk's; its job is given up.
+    /// The walk's; it is tried again, and after a few failures given up.
     pub(super) fn walk(&mut self) -> anyhow::Result<()> {
         self.decide_resets();
         let Some((id, request)) = self.down.queue.step() else {
@@ -204,8 +204,10 @@ impl Owner {
         let report = match walked {
             Ok(report) => report,
             Err(error) => {
-                self.down.queue.give_up(id);
-                self.down.replies.remove(&id);
+                if let Some(job) = self.down.queue.failed(id) {
+                    self.log_job(&job, "given up, the rest of the flows is kept");
+                    self.down.replies.remove(&id);
+                }
                 return Err(error.into());
             }
         };
