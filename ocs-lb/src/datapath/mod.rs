@@ -17,4 +17,5 @@ pub mod read;
 pub mod sticky;
 pub mod sweep;
 pub mod sysctl;
+mod tell;
 mod watch;
