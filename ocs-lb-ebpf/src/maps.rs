@@ -111,6 +111,9 @@ pub static RESET_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 /// The clock as each CPU read it last.
 #[btf_map]
 pub static CLOCK: PerCpuArray<Reading, 1> = PerCpuArray::new();
+/// The time of tests that make their own, in nanoseconds.
+#[btf_map]
+pub static TEST_CLOCK: Array<u64, 1> = Array::new();
 /// Allocation cursors: 0 next hops, 1 port maps, 2 half-open flows.
 #[btf_map]
 pub static CURSORS: Array<u32, 3> = Array::new();

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
 use ocs_lb::datapath::load::{Loaded, load, xdp};
+use ocs_lb::datapath::record::read;
 use ocs_lb::datapath::sweep;
 use ocs_lb::model::LogLevel;
 use ocs_lb::model::sizes::Sizes;
 use ocs_lb_common::abi::{
     ClusterLoad, Event, Flow, FlowKey, INTERFACE_SLOTS, NextHopKey, PortMap, SnatKey, StickyKey,
-    StickyValue, backend_index, read,
+    StickyValue, backend_index,
 };
 use ocs_lb_common::address::{Be16, V4};
 use ocs_lb_common::sweep::Report;
