@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
-use ocs_lb::datapath::load::{Loaded, load, xdp};
+use ocs_lb::datapath::load::{Clock, Loaded, load, load_at, xdp};
 use ocs_lb::datapath::record::read;
 use ocs_lb::datapath::sweep;
 use ocs_lb::model::LogLevel;
@@ -99,14 +99,30 @@ impl World {
     /// # Errors
     /// The kernel's; without root at the first step.
     pub fn new(plan: &Plan) -> Result<Self> {
+        Self::at(plan, Clock::Kernel)
+    }
+
+    /// The same with a clock of choice; see [`World::set_time`].
+    ///
+    /// # Errors
+    /// As [`World::new`].
+    pub fn at(plan: &Plan, clock: Clock) -> Result<Self> {
         let net = net::enter()?;
         let mut world = Self {
-            loaded: load_plan(plan)?,
+            loaded: load_at(&sizes(plan), LogLevel::Info, clock)?,
             net,
             counted: HashMap::new(),
         };
         world.fill(plan).context("filling the maps")?;
         Ok(world)
+    }
+
+    /// Sets the time that the programs read from now on, in nanoseconds.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn set_time(&mut self, ns: u64) -> Result<()> {
+        Ok(self.loaded.maps.test_clock.set(0, ns, 0)?)
     }
 
     fn fill(&mut self, plan: &Plan) -> Result<()> {
