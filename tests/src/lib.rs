@@ -1,6 +1,7 @@
 //! What the tests of the loaded programs and the packet bench share.
 
 pub mod budget;
+pub mod history;
 pub mod host;
 pub mod net;
 pub mod packet;

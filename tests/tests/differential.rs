@@ -19,7 +19,7 @@ use ocs_lb_tests::prog::World;
 use traffic::Traffic;
 
 /// Frames of one run; `OCS_LB_FRAMES` asks for another number.
-const FRAMES: usize = 20_000;
+const FRAMES: usize = 200_000;
 /// Time between two frames, in nanoseconds: what happens to flows by time
 /// happens too.
 const STEP: u64 = 7_000_000;
