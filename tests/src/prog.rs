@@ -1,6 +1,8 @@
 //! The loaded programs over a [`Plan`]'s maps, run frame by frame through
 //! `BPF_PROG_TEST_RUN`.
 
+mod walks;
+
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, ensure};
@@ -21,7 +23,9 @@ use crate::net::{self, Net};
 use crate::packet::End;
 use crate::plan::{BACKENDS, FIRST_HOP, Plan};
 
-/// Room for a frame to grow: none of ours does.
+pub use walks::Walks;
+
+/// Room for a frame to grow: a RST becomes a SYN with all its options.
 const SLACK: usize = 64;
 
 /// An `xdp_action` (`include/uapi/linux/bpf.h`).
@@ -69,6 +73,8 @@ pub struct World {
     pub loaded: Loaded,
     /// Interfaces.
     pub net: Net,
+    /// Maps that only tests and walks need.
+    pub walks: Walks,
     counted: HashMap<(u32, Verdict), u64>,
 }
 
@@ -80,7 +86,8 @@ fn sizes(plan: &Plan) -> Sizes {
         services: 1024,
         addresses: 1024,
         port_maps: plan.settings.port_maps,
-        half_open: plan.settings.half_open,
+        // A map has at least one entry.
+        half_open: plan.settings.half_open.max(1),
     }
 }
 
@@ -99,9 +106,12 @@ impl World {
     /// The kernel's; without root at the first step.
     pub fn new(plan: &Plan) -> Result<Self> {
         let net = net::enter()?;
+        let mut loaded = load_plan(plan)?;
+        let walks = Walks::take(&mut loaded.ebpf)?;
         let mut world = Self {
-            loaded: load_plan(plan)?,
+            loaded,
             net,
+            walks,
             counted: HashMap::new(),
         };
         world.fill(plan).context("filling the maps")?;
