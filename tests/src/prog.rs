@@ -1,6 +1,8 @@
 //! The loaded programs over a [`Plan`]'s maps, run frame by frame through
 //! `BPF_PROG_TEST_RUN`.
 
+mod walks;
+
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,7 +24,7 @@ use crate::net::{self, Net};
 use crate::packet::End;
 use crate::plan::{BACKENDS, FIRST_HOP, Plan};
 
-/// Room for a frame to grow: none of ours does.
+/// Room for a frame to grow: a RST becomes a SYN with all its options.
 const SLACK: usize = 64;
 /// Index of the ring's cursor in `CURSORS`.
 const CURSOR_HALF_OPEN: u32 = 2;
@@ -83,7 +85,8 @@ pub fn sizes(plan: &Plan) -> Sizes {
         services: 1024,
         addresses: 1024,
         port_maps: plan.settings.port_maps,
-        half_open: plan.settings.half_open,
+        // A map has at least one entry.
+        half_open: plan.settings.half_open.max(1),
     }
 }
 
