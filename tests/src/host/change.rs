@@ -193,7 +193,9 @@ impl Datapath {
             Count::Promote => {
                 establish(&mut pair.forward, now.ticks, &packet.segment);
                 self.apply(backend, what);
-                self.promote(pair.key.source, backend, now);
+                if self.cluster.sticky != 0 {
+                    self.promote(pair.key.source, backend, now);
+                }
             }
             Count::Revive => {
                 self.apply(backend, what);
