@@ -7,6 +7,7 @@ mod health;
 mod host;
 mod lab;
 mod limits;
+mod operator;
 mod parity;
 mod peers;
 mod spread;

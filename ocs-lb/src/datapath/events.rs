@@ -20,6 +20,36 @@ pub struct NeighborNeeded {
     pub address: Ipv4Addr,
 }
 
+/// Events taken at once.
+#[derive(Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Neighbours that are needed, each once.
+    pub needed: BTreeSet<NeighborNeeded>,
+    /// All of them, in the order of the ring.
+    pub events: Vec<Event<V4>>,
+}
+
+impl Batch {
+    /// Takes an event from its bytes; one of a kind that this version does not
+    /// know is left out.
+    fn take(&mut self, bytes: &[u8]) {
+        let Some(event) = read::<Event<V4>>(bytes) else {
+            return;
+        };
+        match EventKind::from_number(event.kind) {
+            None => return,
+            Some(EventKind::NeighborNeeded) => {
+                self.needed.insert(NeighborNeeded {
+                    ifindex: event.ifindex,
+                    address: Ipv4Addr::from(event.client.source.0),
+                });
+            }
+            Some(_) => {}
+        }
+        self.events.push(event);
+    }
+}
+
 /// The reading end of the ring.
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
@@ -37,35 +67,23 @@ impl Events {
         Ok(Self { ring })
     }
 
-    /// Waits for events and takes what is there, each neighbour once and not
-    /// more than can be dealt with before other work.
+    /// Waits for events and takes what is there, not more than can be dealt
+    /// with before other work.
     ///
     /// # Errors
     /// The poll's.
-    pub async fn next(&mut self) -> std::io::Result<BTreeSet<NeighborNeeded>> {
+    pub async fn next(&mut self) -> std::io::Result<Batch> {
         let mut guard = self.ring.readable_mut().await?;
-        let mut events = BTreeSet::new();
+        let mut batch = Batch::default();
         for _ in 0..AT_ONCE {
             let Some(item) = guard.get_inner_mut().next() else {
                 guard.clear_ready();
                 break;
             };
-            events.extend(decode(&item));
+            batch.take(&item);
         }
-        Ok(events)
+        Ok(batch)
     }
-}
-
-/// An event from its bytes; `None` for a kind that this version does not know.
-fn decode(bytes: &[u8]) -> Option<NeighborNeeded> {
-    let event: Event<V4> = read(bytes)?;
-    if EventKind::from_number(event.kind)? != EventKind::NeighborNeeded {
-        return None;
-    }
-    Some(NeighborNeeded {
-        ifindex: event.ifindex,
-        address: Ipv4Addr::from(event.client.source.0),
-    })
 }
 
 #[cfg(test)]
@@ -82,9 +100,21 @@ mod tests {
             ifindex: 7,
             address: Ipv4Addr::new(192, 0, 2, 9),
         };
-        assert_eq!(decode(&bytes), Some(needed));
-        assert_eq!(decode(&bytes[..8]), None, "too short");
+        let mut batch = Batch::default();
+        batch.take(&bytes);
+        batch.take(&bytes);
+        assert_eq!(batch.needed, BTreeSet::from([needed]));
+        for kind in EventKind::ALL {
+            bytes[0] = kind as u8;
+            batch.take(&bytes);
+        }
+        assert_eq!(batch.events.len(), 2 + EventKind::ALL.len());
+        assert_eq!(batch.needed.len(), 1);
+
+        batch.take(&bytes[..8]);
         bytes[0] = 99;
-        assert_eq!(decode(&bytes), None, "a kind from the future");
+        batch.take(&bytes);
+        let taken = batch.events.len();
+        assert_eq!(taken, 2 + EventKind::ALL.len(), "too short, too new");
     }
 }

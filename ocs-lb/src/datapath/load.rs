@@ -6,8 +6,9 @@ use aya::maps::{Array, ArrayOfMaps, DevMapHash, HashMap, MapData, PerCpuArray, R
 use aya::programs::{RawTracePoint, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use ocs_lb_common::abi::{
-    AddressFlags, Backend, Cluster, ClusterLoad, Correction, Flow, FlowKey, NextHop, NextHopKey,
-    PortMap, Recount, Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
+    AddressFlags, Backend, Cluster, ClusterLoad, Correction, Flow, FlowKey, KillReport,
+    KillRequest, NextHop, NextHopKey, PortMap, Recount, Service, ServiceKey, Settings, SnatKey,
+    StickyKey, StickyValue,
 };
 use ocs_lb_common::address::V4;
 use ocs_lb_common::sweep::Report;
@@ -80,6 +81,8 @@ pub struct Maps {
     pub recount: Array<MapData, Recount>,
     pub correction: Array<MapData, Correction>,
     pub events_lost: PerCpuArray<MapData, u64>,
+    pub kill_request: Array<MapData, KillRequest>,
+    pub kill_report: Array<MapData, KillReport>,
 }
 
 /// A loaded datapath: programs verified, maps empty, nothing attached.
@@ -92,6 +95,8 @@ pub struct Loaded {
     pub ids: MapIds,
     /// Events from the datapath, until they are taken.
     pub events: Option<RingBuf<MapData>>,
+    /// Flows that were killed, until they are taken.
+    pub kills: Option<RingBuf<MapData>>,
     /// Name, entries and locked bytes of every map.
     pub bill: Vec<MapBill>,
 }
@@ -112,6 +117,14 @@ impl Loaded {
     /// The second time.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, LoadError> {
         self.events.take().ok_or(LoadError::Mismatch("EVENTS4"))
+    }
+
+    /// The ring of killed flows, once.
+    ///
+    /// # Errors
+    /// The second time.
+    pub fn take_kills(&mut self) -> Result<RingBuf<MapData>, LoadError> {
+        self.kills.take().ok_or(LoadError::Mismatch("KILLS4"))
     }
 }
 
@@ -155,6 +168,7 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
     let tables = tables.into_iter().map(|table| table.map).collect();
     let maps = take_maps(&mut ebpf, tables)?;
     let events = take(&mut ebpf, "EVENTS4")?;
+    let kills = take(&mut ebpf, "KILLS4")?;
     let refused = |name| {
         move |source| LoadError::Program {
             name,
@@ -172,6 +186,7 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
         maps,
         ids,
         events: Some(events),
+        kills: Some(kills),
         bill,
     })
 }
@@ -259,6 +274,8 @@ fn take_maps(ebpf: &mut Ebpf, sticky: Vec<StickyTable>) -> Result<Maps, LoadErro
         recount: take(ebpf, "RECOUNT")?,
         correction: take(ebpf, "CORRECTION")?,
         events_lost: take(ebpf, "EVENTS_LOST")?,
+        kill_request: take(ebpf, "KILL_REQUEST")?,
+        kill_report: take(ebpf, "KILL_REPORT")?,
     })
 }
 

@@ -4,8 +4,12 @@
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
 pub mod bill;
+pub mod drift;
 pub mod edits;
+pub mod guard;
+pub mod kills;
 pub mod policy;
+pub mod pressure;
 pub mod sizes;
 pub mod snat;
 
@@ -24,6 +28,8 @@ pub struct Model {
     pub clusters: Vec<Cluster>,
     /// Sizes of the datapath's tables.
     pub tables: Tables,
+    /// RSTs a second that answer packets of no flow, over all CPUs.
+    pub unknown_resets: u32,
     /// Time between two sweeps of the flow table.
     pub sweep_interval: Duration,
     /// Runtime sockets.
@@ -88,8 +94,51 @@ pub struct Cluster {
     pub unknown: Unknown,
     /// When flows end by time.
     pub timeouts: Timeouts,
+    /// Age of a try from which a SYN retransmission may move the flow to
+    /// another backend.
+    pub redispatch_after: Duration,
+    /// What a sticky client meets while its backend is unavailable.
+    pub persist: Persist,
+    /// What becomes of the flows of a backend that goes down.
+    pub on_backend_down: OnBackendDown,
     /// Backends in the order of the file; the index is the backend's slot.
     pub backends: Vec<Backend>,
+}
+
+impl Model {
+    /// The id of a cluster.
+    ///
+    /// # Errors
+    /// For people: which clusters there are.
+    pub fn cluster_id(&self, name: &str) -> Result<u16, String> {
+        let at = self.clusters.iter().position(|c| c.name == name);
+        at.map(|id| id as u16).ok_or_else(|| {
+            let names: Vec<_> = self.clusters.iter().map(|c| c.name.as_str()).collect();
+            format!("there is no cluster {name}; there is: {}", names.join(", "))
+        })
+    }
+}
+
+impl Cluster {
+    /// The slot of a backend.
+    ///
+    /// # Errors
+    /// For people: which backends it has.
+    pub fn slot(&self, name: &str) -> Result<u16, String> {
+        let at = self.backends.iter().position(|b| b.name == name);
+        at.map(|slot| slot as u16).ok_or_else(|| {
+            let names: Vec<_> = self.backends.iter().map(|b| b.name.as_str()).collect();
+            let (own, names) = (&self.name, names.join(", "));
+            format!("cluster {own} has no backend {name}; it has: {names}")
+        })
+    }
+
+    /// `cluster/backend`, for the log.
+    pub fn backend_name(&self, slot: u16) -> String {
+        let backend = self.backends.get(usize::from(slot));
+        let name = backend.map_or("?", |backend| backend.name.as_str());
+        format!("{}/{name}", self.name)
+    }
 }
 
 /// A virtual address.
@@ -203,6 +252,38 @@ pub struct Timeouts {
     pub half_closed: Duration,
 }
 
+/// What a sticky client meets while its backend is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persist {
+    /// Another backend, and its entry is replaced.
+    Redispatch,
+    /// Its own first; it moves at a RST or a late SYN retransmission.
+    Haproxy,
+    /// A refusal until it is back.
+    Strict,
+}
+
+/// What becomes of the flows of a backend that goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnBackendDown {
+    /// Whether they are reset or kept.
+    pub action: DownAction,
+    /// Flows that are reset in a second at most.
+    pub rate: u32,
+    /// Keep flows whose backend still sends, and all of them where the failure
+    /// looks like our own link's.
+    pub guard: bool,
+}
+
+/// Whether flows of a dead backend end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownAction {
+    /// Both sides get a RST.
+    Reset,
+    /// They stay until they end by themselves or by time.
+    Keep,
+}
+
 /// One server of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
@@ -237,6 +318,9 @@ pub struct Check {
     pub rise: u32,
     /// Failures that take a backend down.
     pub fall: u32,
+    /// Whether live connections that the backend refused or did not answer
+    /// count as failed checks.
+    pub observe: bool,
 }
 
 /// Sizes of the datapath's tables.
@@ -311,6 +395,13 @@ pub(crate) fn test_cluster(backends: &[(u16, bool)]) -> Cluster {
             client: second * 1800,
             server: second * 1800,
             half_closed: second * 1800,
+        },
+        redispatch_after: Duration::from_millis(800),
+        persist: Persist::Redispatch,
+        on_backend_down: OnBackendDown {
+            action: DownAction::Reset,
+            rate: 5000,
+            guard: true,
         },
         backends: backends
             .iter()
