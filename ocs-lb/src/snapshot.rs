@@ -65,6 +65,10 @@ pub struct ClusterView {
     /// Half-open flows that moved to another backend, by reason.
     #[serde(default)]
     pub redispatches: BTreeMap<String, u64>,
+    /// New flows on a port whose rest was not over, where the server's
+    /// TIME_WAIT lets the SYN in.
+    #[serde(default)]
+    pub ports_reused: u64,
     /// New flows whose client had a usable sticky entry.
     pub sticky_hits: u64,
     /// New flows of a sticky cluster whose client had none.

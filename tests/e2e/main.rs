@@ -2,6 +2,7 @@
 //! between, as users start it. They need root:
 //! `cargo build -p ocs-lb && cargo test -p ocs-lb-tests --test e2e -- --ignored --test-threads=1`.
 
+mod churn;
 mod flows;
 mod health;
 mod host;
@@ -10,5 +11,8 @@ mod limits;
 mod operator;
 mod parity;
 mod peers;
+mod redispatch;
+mod snat;
 mod spread;
+mod tuple;
 mod world;

@@ -98,6 +98,7 @@ impl Owner {
                     load.silences.iter().sum(),
                 ),
             ]),
+            ports_reused: load.reused_early,
             sticky_hits: load.sticky_hits,
             sticky_misses: load.sticky_misses,
             refused: BTreeMap::from([

@@ -99,7 +99,12 @@ fn clusters(out: &mut Exposition, clusters: &[ClusterView]) {
         "Live flows the cluster may hold.",
         |c| c.max_connections.into(),
     )];
-    const COUNTERS: [Family; 2] = [
+    const COUNTERS: [Family; 3] = [
+        (
+            "ocs_lb_snat_ports_reused_total",
+            "New flows on a port whose rest was not over, where the server lets the SYN in.",
+            |c| c.ports_reused,
+        ),
         (
             "ocs_lb_sticky_hits_total",
             "New flows whose client had a usable sticky entry.",

@@ -41,6 +41,7 @@ fn sample() -> Snapshot {
         pending: 2,
         resting: 11,
         redispatches: counts(&[("refused", 2), ("silent", 3)]),
+        ports_reused: 4,
         sticky_hits: 5,
         sticky_misses: 6,
         backends: vec![
@@ -147,6 +148,7 @@ fn every_row_has_its_value() {
         format!("ocs_lb_backend_weight{{{backend}}} 1"),
         format!("ocs_lb_backend_bytes_total{{{backend},direction=\"in\"}} 1000"),
         format!("ocs_lb_backend_bytes_total{{{backend},direction=\"out\"}} 2000"),
+        "ocs_lb_snat_ports_reused_total{cluster=\"ocs\"} 4".into(),
         "ocs_lb_sticky_hits_total{cluster=\"ocs\"} 5".into(),
         "ocs_lb_sticky_misses_total{cluster=\"ocs\"} 6".into(),
         "ocs_lb_snat_ports_used{cluster=\"ocs\",address=\"198.51.100.1\",backend=\"OCS_Node1\",port=\"443\"} 12".into(),

@@ -6,11 +6,14 @@
 
 pub mod balancer;
 pub mod client;
+pub mod delay;
+pub mod flood;
 pub mod link;
 pub mod netns;
 pub mod proc;
 pub mod relay;
 pub mod server;
+pub mod tcp;
 pub mod topology;
 pub mod vm;
 
