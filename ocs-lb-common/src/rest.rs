@@ -15,7 +15,7 @@ const SECOND: u32 = crate::ticks::duration(core::time::Duration::from_secs(1));
 /// Ticks that a closed flow's entries go on serving retransmissions.
 pub const CLOSED_SERVE: u32 = 10 * SECOND;
 
-/// Ticks that a reset flow may revive.
+/// Ticks that a reset flow may revive at least: until it is swept.
 pub const RESET_SERVE: u32 = 2 * SECOND;
 
 /// Ticks that packets of a flow ended by us are answered with a RST.
@@ -75,7 +75,7 @@ impl Record {
     #[inline(always)]
     pub fn of<A: Address>(forward: &Flow<A>, reverse: &Flow<A>, now: Ticks) -> Self {
         let end = match forward.state.phase() {
-            Phase::Dead | Phase::Deleting => forward.last_seen,
+            Phase::Dead | Phase::Deleting | Phase::Killed => forward.last_seen,
             _ => forward.last_seen.later(reverse.last_seen),
         };
         Self {
@@ -136,6 +136,8 @@ pub fn reuse(record: &Record, opening: &Opening) -> Reuse {
     let word = record.word;
     match word.phase() {
         Phase::Closed | Phase::Reset | Phase::Dead => {}
+        // It has answered long enough; no sweep came by.
+        Phase::Killed if record.age >= KILLED_SERVE => return Reuse::Rested,
         // Live, being deleted, or still telling its peers that it is over.
         _ => return Reuse::No,
     }
@@ -297,6 +299,19 @@ mod tests {
             };
             assert_eq!(reuse(&record, &newer), Reuse::No, "{word:?}");
         }
+    }
+
+    #[test]
+    fn a_killed_flow_answers_first() {
+        let record = |age| Record {
+            word: LIVE.with_phase(Phase::Killed).with(StateWord::TOLD),
+            seq_end: 1000,
+            timestamp: 0,
+            age,
+        };
+        let opening = Opening::default();
+        assert_eq!(reuse(&record(KILLED_SERVE - 1), &opening), Reuse::No);
+        assert_eq!(reuse(&record(KILLED_SERVE), &opening), Reuse::Rested);
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl StateWord {
     pub const SERVER_RESET: u32 = 1 << 12;
     /// Mark: the flow was established once.
     pub const WAS_LIVE: u32 = 1 << 13;
-    /// Mark: a RST went to the server, so it holds no state of the flow.
+    /// Mark: a RST goes to the server, so it holds no state of the flow.
     pub const TOLD: u32 = 1 << 14;
 
     /// The first state of a flow.
@@ -431,7 +431,10 @@ pub fn touch<A: Address>(
         flow.last_ack = segment.ack;
     }
     flow.window = segment.window;
-    if let Some(value) = timestamp {
+    // A SYN that comes again says another time than the one that is kept.
+    if let Some(value) = timestamp
+        && !syn
+    {
         flow.timestamp = value;
     }
     flow.bytes = flow.bytes.wrapping_add(ip_len as u64);

@@ -129,6 +129,21 @@ pub fn refusal(cluster: u16, backend: u16) {
     }
 }
 
+/// A half-open flow went to another backend, whose RST or silence made it.
+#[inline(always)]
+pub fn moved(cluster: u16, refused: bool) {
+    if let Some(load) = load(cluster) {
+        // SAFETY: the pointers lie within the cluster's value.
+        unsafe {
+            if refused {
+                add_u64(&raw mut (*load).moved_refused, 1);
+            } else {
+                add_u64(&raw mut (*load).moved_silent, 1);
+            }
+        }
+    }
+}
+
 /// A flow left a backend that did not answer its SYN.
 #[inline(always)]
 pub fn silence(cluster: u16, backend: u16) {

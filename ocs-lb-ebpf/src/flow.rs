@@ -3,7 +3,7 @@
 use ocs_lb_common::{
     abi::{BPF_NOEXIST, Cluster, EventKind, Flow, FlowKey, Reason, RefuseAction},
     parse::Packet,
-    rest::{Reuse, retire},
+    rest::retire,
     select,
     sweep::{Due, due, held},
     ticks::Ticks,
@@ -24,8 +24,19 @@ use crate::{
 };
 
 /// Ticks without a packet after which one is looked at more closely: its flow
-/// may have been idle for too long (1.07 s).
-const PAUSE: u32 = 1024;
+/// may have been idle for too long. The controller sets it, before the programs
+/// are loaded, to the shortest of its timeouts.
+#[unsafe(no_mangle)]
+static PAUSE_TICKS: u32 = DEFAULT_PAUSE;
+
+/// The same where nobody set it (1.07 s).
+const DEFAULT_PAUSE: u32 = 1024;
+
+#[inline(always)]
+fn pause_ticks() -> u32 {
+    // SAFETY: a static is readable; volatile, as the loader changes it.
+    unsafe { core::ptr::read_volatile(&raw const PAUSE_TICKS) }
+}
 
 /// The entry of a packet.
 #[inline(always)]
@@ -36,12 +47,13 @@ pub fn entry<A: Family>(packet: &Packet<A>) -> Option<&'static mut Flow<A>> {
     Some(unsafe { &mut *entry })
 }
 
-/// The same where the packet changes nothing but counters.
+/// The same where the packet changes nothing but counters, and its state.
 #[inline(always)]
-pub fn plain<A: Family>(packet: &Packet<A>, now: Now) -> Option<&'static mut Flow<A>> {
+pub fn plain<A: Family>(packet: &Packet<A>, now: Now) -> Option<(&'static mut Flow<A>, StateWord)> {
     let entry = entry(packet)?;
+    let word = state_of(entry);
     let pause = now.ticks.since(entry.last_seen);
-    (is_plain(state_of(entry), packet.segment.flags) && pause < PAUSE).then_some(entry)
+    (is_plain(word, packet.segment.flags) && pause < pause_ticks()).then_some((entry, word))
 }
 
 /// Both entries of a flow, and the key of the first.
@@ -74,8 +86,13 @@ impl<A: Family> Pair<A> {
         if !swap(&raw mut self.forward.state, word, next) {
             return false;
         }
-        // A hint only: who needs the state asks the owner.
+        // A hint only: who needs the state asks the owner. Another swap may have
+        // come between the two, and its hint before this one.
         self.reverse.state = next;
+        let now = state_of(self.forward);
+        if now != next {
+            self.reverse.state = now;
+        }
         true
     }
 
@@ -110,11 +127,21 @@ pub fn close<A: Family>(room: &Room<A>) {
     let (cluster, backend, now) = (forward.cluster, forward.backend, room.closed);
     count::apply(cluster, backend, room.count);
     port::rest(&reverse_key.reversed(), cluster);
+    let client = sticky::key(room.closing.source, cluster);
     if matches!(room.count, Count::DropLive) {
         if room.reason == Reason::ServerReset as u8 {
             count::reset_by_backend(cluster, backend);
         }
-        sticky::refresh(&sticky::key(room.closing.source, cluster), backend, now);
+        // An end that a peer made is traffic, one that we made is not.
+        if room.reason <= Reason::ServerReset as u8 {
+            sticky::refresh(&client, backend, now);
+        }
+    } else if room.reason == Reason::ConnectTimeout as u8 {
+        // The next try may go elsewhere.
+        sticky::withdraw(&client);
+        if !state_of(forward).has(StateWord::SYN_ACK) {
+            count::silence(cluster, backend);
+        }
     }
     event::flow(
         EventKind::Close,
@@ -223,10 +250,12 @@ fn turn<A: Family>(
             kill::kill(pair, word, Reason::Idle, now)?;
             return Some(answer(pair, direction));
         }
-        Due::End(count) if count.is_end() => {
+        Due::End(count) => {
             if pair.swap(word, word.with_phase(Phase::Dead)) {
                 pair.forward.last_seen = now.ticks;
-                pair.close(count, Reason::ConnectTimeout, now);
+                if count.is_end() {
+                    pair.close(count, Reason::ConnectTimeout, now);
+                }
             }
             return None;
         }
@@ -254,7 +283,7 @@ fn turn<A: Family>(
         Step::Gone => return Some(Next::Open),
     };
     if matches!(what, Count::Promote)
-        && let Some(next) = over_limit(pair, cluster, now)
+        && let Some(next) = over_limit(pair, word, cluster, now)
     {
         return Some(next);
     }
@@ -268,7 +297,12 @@ fn turn<A: Family>(
 /// A flow that would become live where the cluster is full: its client waits
 /// or is refused.
 #[inline(always)]
-fn over_limit<A: Family>(pair: &Pair<A>, cluster: &Cluster, now: Now) -> Option<Next> {
+fn over_limit<A: Family>(
+    pair: &mut Pair<A>,
+    word: StateWord,
+    cluster: &Cluster,
+    now: Now,
+) -> Option<Next> {
     let id = pair.forward.cluster;
     let load = count::load(id)?;
     if select::promotes(count::held(load), cluster.max_connections) {
@@ -278,7 +312,11 @@ fn over_limit<A: Family>(pair: &Pair<A>, cluster: &Cluster, now: Now) -> Option<
     unsafe { add_u64(&raw mut (*load).refused_limit, 1) };
     event::refused(Reason::Limit, id, &pair.key, now.ticks);
     if cluster.refuse_limit == RefuseAction::Reset as u8 {
-        return Some(answer(pair, Direction::Forward));
+        // The server holds a connection, and is told as well.
+        return Some(match kill::kill(pair, word, Reason::Limit, now) {
+            Some(_) => answer(pair, Direction::Forward),
+            None => Next::Again,
+        });
     }
     Some(Verdict::Limit.into())
 }
@@ -468,16 +506,6 @@ pub fn delete_record<A: Family>(
         port::release(&key.reversed(), cluster);
     }
     Ok(())
-}
-
-/// Whether a port's rest lets it be used: what to do to the SYN.
-#[inline(always)]
-pub const fn usable(reuse: Reuse) -> Option<bool> {
-    match reuse {
-        Reuse::Rested | Reuse::Early => Some(false),
-        Reuse::EarlyStripped => Some(true),
-        Reuse::No => None,
-    }
 }
 
 /// A flow's state, as its owner has it now.

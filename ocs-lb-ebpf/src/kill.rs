@@ -25,14 +25,19 @@ pub fn kill<A: Family>(
     reason: Reason,
     now: Now,
 ) -> Option<bool> {
-    let killed = word.with_phase(Phase::Killed).with(StateWord::TOLD);
-    if !pair.swap(word, killed) {
+    // Before the end, as it says whether the server will be told.
+    let record = A::kills().reserve(0);
+    let told = if record.is_some() { StateWord::TOLD } else { 0 };
+    if !pair.swap(word, word.with_phase(Phase::Killed).with(told)) {
+        if let Some(record) = record {
+            record.discard(0);
+        }
         return None;
     }
     // From here on this is the time of the end.
     pair.forward.last_seen = now.ticks;
     pair.close(held(word.phase()), reason, now);
-    let Some(mut record) = A::kills().reserve(0) else {
+    let Some(mut record) = record else {
         return Some(false);
     };
     // SAFETY: the record is large enough, and every field is written.

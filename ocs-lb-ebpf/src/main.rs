@@ -45,7 +45,7 @@ use ocs_lb_common::{
     abi::Flow,
     address::V4,
     parse::{Odd, Packet, parse_ether_type, parse_ipv4},
-    track,
+    track::{self, StateWord},
     verdict::Verdict,
     wire::{EtherType, timestamp_value},
 };
@@ -73,24 +73,24 @@ pub fn ocs_lb_xdp(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn walk(frame: &mut XdpFrame<'_>, packet: &Packet<V4>) -> Exit {
     let now = time::now();
-    if let Some(entry) = flow::plain(packet, now) {
-        return send(frame, packet, entry, now);
+    if let Some((entry, word)) = flow::plain(packet, now) {
+        return send(frame, packet, entry, word, now);
     }
     V4::slow(frame.ctx().ctx)
 }
 
-/// Records the packet in its entry and sends it on.
+/// Records the packet in its entry, whose state was `word`, and sends it on.
 #[inline(always)]
 fn send<A: Family>(
     frame: &mut XdpFrame<'_>,
     packet: &Packet<A>,
     entry: &mut Flow<A>,
+    word: StateWord,
     now: time::Now,
 ) -> Exit {
     if packet.ttl <= 1 {
         return Exit::of(Verdict::TtlExceeded);
     }
-    let word = flow::state_of(entry);
     if flow::is_new_second(now.ticks, entry.last_seen) {
         let client = if entry.is_reverse() {
             entry.destination

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_log_ebpf::debug;
 use ocs_lb_common::{
-    abi::{BPF_NOEXIST, REVERSE, Reason, RefuseAction, ServiceKey},
+    abi::{BPF_NOEXIST, REVERSE, Reason, RefuseAction, STRIPPED, ServiceKey},
     classify::{Class, NoFlow, classify, is_client, without_flow},
     parse::Packet,
     redispatch::{opening, save},
@@ -172,13 +172,28 @@ pub fn put_together<A: Family>(room: &mut Room<A>, packet: &Packet<A>) {
     there.cold = room.at;
     start(there, &packet.segment, room.options.scale);
     there.window = packet.segment.window;
-    there.timestamp = room.options.timestamp.unwrap_or(0);
+    if place.strip == 0 {
+        there.timestamp = room.options.timestamp.unwrap_or(0);
+    } else {
+        there.flags = STRIPPED;
+    }
     room.reverse.next_hop = room.back;
     room.reverse.flags = REVERSE;
     room.reverse.cold = wanted.now.ticks.0;
     room.pending.key = wanted.key;
     room.pending.born = state.0;
     room.pending.early = place.early;
+}
+
+/// Takes the timestamp from a SYN that comes again; one without has none.
+#[inline(always)]
+pub fn strip_again<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>) {
+    A::read_options(frame.ctx().ctx);
+    if let Some(room) = room::<A>()
+        && room.options.timestamp.is_some()
+    {
+        strip_timestamp(frame, packet.tcp_offset, room.options.timestamp_at);
+    }
 }
 
 /// Keeps the SYN for a second try.

@@ -22,12 +22,13 @@ use crate::{
     maps::{CLUSTERS, Family, NEXT_HOPS, Room},
     neighbor,
     port::{self, Ports},
+    reuse::Reused,
     sticky,
     time::Now,
 };
 
 /// Backends tried for one packet at most.
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 16;
 
 /// What a new flow wants.
 #[repr(C)]
@@ -224,17 +225,14 @@ pub fn port<A: Family>(room: &mut Room<A>) -> bool {
     // SAFETY: a value within the cluster's counts.
     let crowded = unsafe { (*load).resting } >= cluster.resting;
     let mut port = if crowded { 0 } else { A::claim_port() };
-    if port == 0
-        && let Some(reused) = A::reuse_port(!crowded)
-    {
-        // SAFETY: as above.
-        unsafe { add_u64(&raw mut (*load).reused_early, 1) };
-        place.early = 1;
-        place.strip = reused.strip as u8;
-        port = reused.port;
+    if port == 0 {
+        port = reused(place, load, A::reuse_port(!crowded));
     }
     if port == 0 && crowded {
         port = A::claim_port();
+        if port == 0 {
+            port = reused(place, load, A::reuse_port(true));
+        }
     }
     place.tuple.source_port = Be16::new(port);
     port != 0
@@ -279,6 +277,21 @@ fn choose<A: Family>(
         wanted.now,
         &wanted.tried,
     )))
+}
+
+/// Notes how a port comes to be used again; the port, or 0.
+#[inline(always)]
+fn reused<A>(place: &mut Place<A>, load: *mut ClusterLoad, reused: Option<Reused>) -> u16 {
+    let Some(reused) = reused else {
+        return 0;
+    };
+    if reused.early {
+        // SAFETY: a counter within the cluster's counts.
+        unsafe { add_u64(&raw mut (*load).reused_early, 1) };
+    }
+    place.early = reused.early as u8;
+    place.strip = reused.strip as u8;
+    reused.port
 }
 
 /// What the scan's callback works on.

@@ -157,6 +157,7 @@ pub fn relocate<A: Family>(frame: &mut XdpFrame<'_>) -> Next {
     }
     count::apply(cluster, before, Count::DropPending);
     let refused = room.reason == Reason::Refused as u8;
+    count::moved(cluster, refused);
     if !refused {
         count::silence(cluster, before);
     } else if room.blamed != 0 {
@@ -184,6 +185,8 @@ pub fn relocate<A: Family>(frame: &mut XdpFrame<'_>) -> Next {
     }
     put_together(room, &packet);
     room.reverse.cold = birth.0;
+    // Moves do not prolong the handshake.
+    room.forward.last_seen = birth;
     room.pending.tried = room.wanted.tried;
     room.pending.sent = now.ticks;
     room.pending.retries = 0;

@@ -7,17 +7,13 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use ocs_lb_common::{
     abi::{Flow, FlowKey},
     address::Be16,
-    rest::{CANDIDATES, Opening, Record, reuse},
+    rest::{CANDIDATES, Opening, Record, Reuse, reuse},
     resting::{RestSearch, Resting},
     ticks::Ticks,
-    track::Phase,
+    track::{Phase, StateWord},
 };
 
-use crate::{
-    flow::{self, usable},
-    maps::Family,
-    port::Ports,
-};
+use crate::{flow, maps::Family, port::Ports};
 
 /// Steps of one walk at most: candidates, and leaps between them.
 const STEPS: u32 = 4 * CANDIDATES;
@@ -29,6 +25,8 @@ pub struct Reused {
     pub port: u16,
     /// Whether the SYN's timestamp must go.
     pub strip: bool,
+    /// Whether its rest was not over.
+    pub early: bool,
 }
 
 impl Reused {
@@ -36,7 +34,9 @@ impl Reused {
     #[inline(always)]
     pub const fn code(reused: Option<Self>) -> u32 {
         match reused {
-            Some(reused) => (reused.strip as u32) << 16 | reused.port as u32,
+            Some(reused) => {
+                (reused.early as u32) << 17 | (reused.strip as u32) << 16 | reused.port as u32
+            }
             None => 0,
         }
     }
@@ -49,7 +49,8 @@ impl Reused {
         }
         Some(Self {
             port: code as u16,
-            strip: code >> 16 != 0,
+            strip: code >> 16 & 1 != 0,
+            early: code >> 17 != 0,
         })
     }
 }
@@ -70,6 +71,7 @@ struct Walk<A> {
     /// The port found, or 0.
     found: u32,
     strip: u32,
+    early: u32,
     /// The one that rests longest, or 0, and for how long.
     oldest: u32,
     oldest_age: u32,
@@ -102,6 +104,7 @@ pub fn take<A: Family>(
         ports,
         found: 0,
         strip: 0,
+        early: 1,
         oldest: 0,
         oldest_age: 0,
     };
@@ -118,7 +121,8 @@ pub fn take<A: Family>(
     } else {
         return None;
     };
-    evict(tuple, port).then_some(Reused { port, strip })
+    let early = walk.early != 0;
+    evict(tuple, port).then_some(Reused { port, strip, early })
 }
 
 /// One step of the walk; 1 ends it.
@@ -142,16 +146,19 @@ extern "C" fn step<A: Family>(_index: u32, walk: *mut Walk<A>) -> i64 {
         isn: walk.isn,
         timestamp: (walk.has_timestamp != 0).then_some(walk.timestamp),
     };
-    if let Some(strip) = usable(reuse(&record, &opening)) {
-        walk.found = port as u32;
-        walk.strip = strip as u32;
-        return 1;
+    match reuse(&record, &opening) {
+        Reuse::No => {}
+        usable => {
+            walk.found = port as u32;
+            walk.strip = matches!(usable, Reuse::EarlyStripped) as u32;
+            walk.early = !matches!(usable, Reuse::Rested) as u32;
+            return 1;
+        }
     }
-    let rests = matches!(
-        record.word.phase(),
-        Phase::Closed | Phase::Reset | Phase::Dead
-    );
-    if rests && (walk.oldest == 0 || record.age > walk.oldest_age) {
+    if is_over(record.word)
+        && !matches!(record.word.phase(), Phase::Killed)
+        && (walk.oldest == 0 || record.age > walk.oldest_age)
+    {
         walk.oldest = port as u32;
         walk.oldest_age = record.age;
     }
@@ -198,14 +205,18 @@ fn evict<A: Family>(tuple: &FlowKey<A>, port: u16) -> bool {
         let forward = unsafe { &mut *forward };
         if forward.peer_key() == key {
             let word = flow::state_of(forward);
-            return rests(word) && flow::delete(&forward_key, forward, word, true).is_ok();
+            return is_over(word) && flow::delete(&forward_key, forward, word, true).is_ok();
         }
     }
     let word = flow::state_of(reverse);
-    rests(word) && flow::delete_record(&key, reverse, word, true).is_ok()
+    is_over(word) && flow::delete_record(&key, reverse, word, true).is_ok()
 }
 
+/// Whether a flow is over, and nobody deletes it yet.
 #[inline(always)]
-fn rests(word: ocs_lb_common::track::StateWord) -> bool {
-    matches!(word.phase(), Phase::Closed | Phase::Reset | Phase::Dead)
+fn is_over(word: StateWord) -> bool {
+    matches!(
+        word.phase(),
+        Phase::Closed | Phase::Reset | Phase::Dead | Phase::Killed
+    )
 }

@@ -1,14 +1,14 @@
 //! The ring of half-open flows: the newest push the oldest out.
 
 use ocs_lb_common::{
-    abi::{Flow, Pending, Reason},
+    abi::{EventKind, Flow, Pending, Reason},
     redispatch::is_of,
     track::{Count, Phase, StateWord},
 };
 
 use crate::{
     atomic::{add_u32, add_u64},
-    count,
+    count, event,
     flow::{self, Pair},
     maps::{CLUSTERS, CURSOR_HALF_OPEN, CURSORS, Family, SETTINGS},
     time::Now,
@@ -54,33 +54,46 @@ fn push_out<A: Family>(key: &ocs_lb_common::abi::FlowKey<A>, born: StateWord, no
     };
     // SAFETY: as above.
     let reverse = unsafe { &mut *reverse };
-    let (id, key) = (forward.cluster, *key);
+    let Some(load) = count::load(forward.cluster) else {
+        return;
+    };
+    // SAFETY: a counter within the cluster's counts.
+    let resting = unsafe { (*load).resting };
+    let room = CLUSTERS
+        .get(forward.cluster as u32)
+        .map_or(0, |cluster| cluster.resting / 4);
     let mut pair = Pair {
         forward,
         reverse,
-        key,
+        key: *key,
         room: flow::PACKETS,
     };
     let dead = word.with_phase(Phase::Dead);
     if !pair.swap(word, dead) {
         return;
     }
-    pair.forward.last_seen = now.ticks;
-    pair.close(Count::DropPending, Reason::PushedOut, now);
-    let Some(load) = count::load(id) else {
+    // SAFETY: as above.
+    unsafe { add_u64(&raw mut (*load).pushed_out, 1) };
+    if resting <= room {
+        pair.forward.last_seen = now.ticks;
+        pair.close(Count::DropPending, Reason::PushedOut, now);
         return;
-    };
-    // SAFETY: counters within the cluster's counts.
-    let resting = unsafe {
-        add_u64(&raw mut (*load).pushed_out, 1);
-        (*load).resting
-    };
-    let room = CLUSTERS
-        .get(id as u32)
-        .map_or(0, |cluster| cluster.resting / 4);
-    if resting > room {
-        let _ = flow::delete(&key, pair.forward, dead, false);
     }
+    // In a flood nothing rests, and what is pushed out must cost little.
+    count::apply(
+        pair.forward.cluster,
+        pair.forward.backend,
+        Count::DropPending,
+    );
+    event::flow(
+        EventKind::Close,
+        Reason::PushedOut as u8,
+        &pair.key,
+        pair.forward,
+        pair.reverse,
+        now.ticks,
+    );
+    let _ = flow::delete(&pair.key, pair.forward, dead, false);
 }
 
 /// A flow's place, if it still has it.

@@ -7,10 +7,11 @@
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use ocs_lb_common::{
+    abi::STRIPPED,
     address::V4,
     parse::{Packet, parse_ipv4},
     verdict::Verdict,
-    wire::syn_options,
+    wire::{Flags, syn_options},
 };
 
 use crate::{
@@ -110,7 +111,10 @@ pub extern "C" fn ocs_lb_slow4(ctx: *mut xdp_md) -> u32 {
         };
     }
     match code {
-        Next::SEND => ocs_lb_send4(ctx),
+        Next::SEND => {
+            ocs_lb_strip4(ctx);
+            ocs_lb_send4(ctx)
+        }
         Next::ANSWER => ocs_lb_answer4(ctx),
         Next::AGAIN => Next::from(Verdict::Race).code(),
         code => code,
@@ -210,10 +214,29 @@ pub extern "C" fn ocs_lb_options4(ctx: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ocs_lb_send4(ctx: *mut xdp_md) -> u32 {
-    with_packet(ctx, |frame, packet, now| match flow::entry(packet) {
-        Some(entry) => Next::Exit(crate::send(frame, packet, entry, now)),
-        None => Verdict::Race.into(),
+    with_packet(ctx, |frame, packet, now| {
+        let Some(entry) = flow::entry(packet) else {
+            return Verdict::Race.into();
+        };
+        let word = flow::state_of(entry);
+        Next::Exit(crate::send(frame, packet, entry, word, now))
     })
+}
+
+/// [`open::strip_again`] for IPv4, where the packet's flow wants it; 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ocs_lb_strip4(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let mut frame = XdpFrame::new(&ctx);
+    if let Ok(packet) = parse_ipv4(&frame)
+        && packet.segment.flags.any(Flags::SYN)
+        && let Some(entry) = flow::entry(&packet)
+        && entry.flags & STRIPPED != 0
+    {
+        open::strip_again(&mut frame, &packet);
+    }
+    0
 }
 
 /// [`reset::send`] for IPv4, by the next hop in this CPU's room.

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use ocs_lb_common::abi::{
     AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, MAX_BACKENDS, NextHop, Pending,
-    Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
+    STRIPPED, Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
 };
 use ocs_lb_common::address::V4;
 use ocs_lb_common::classify::is_client;
@@ -24,7 +24,8 @@ use ocs_lb_common::track::{Count, is_plain, touch};
 use ocs_lb_common::translate::Translate as _;
 use ocs_lb_common::verdict::{Kind, Verdict};
 use ocs_lb_common::wire::{
-    EtherType, Ethernet, EthernetMut, Frame as _, SliceFrame, timestamp_value,
+    EtherType, Ethernet, EthernetMut, Flags, Frame as _, SliceFrame, strip_timestamp, syn_options,
+    timestamp_value,
 };
 
 use crate::net::Net;
@@ -207,8 +208,24 @@ impl Datapath {
             _ => {
                 // The packet may be another one now.
                 let packet = parse_ipv4(&SliceFrame(bytes)).map_err(|_| Verdict::Malformed)?;
+                self.strip_again(bytes, &packet);
                 self.send(bytes, &packet, ifindex, now)
             }
+        }
+    }
+
+    /// Takes the timestamp from a SYN that comes again.
+    fn strip_again(&self, bytes: &mut [u8], packet: &Packet<V4>) {
+        let stripped = |flow: &Flow<V4>| flow.flags & STRIPPED != 0;
+        if !packet.segment.flags.any(Flags::SYN)
+            || !self.flows.get(&packet.key).is_some_and(stripped)
+        {
+            return;
+        }
+        let mut frame = SliceFrame(bytes);
+        let options = syn_options(&frame, packet.tcp_offset, packet.tcp_header_len);
+        if options.timestamp.is_some() {
+            let _ = strip_timestamp(&mut frame, packet.tcp_offset, options.timestamp_at);
         }
     }
 

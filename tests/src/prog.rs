@@ -87,6 +87,7 @@ pub fn sizes(plan: &Plan) -> Sizes {
         port_maps: plan.settings.port_maps,
         // A map has at least one entry.
         half_open: plan.settings.half_open.max(1),
+        shortest_timeout: None,
     }
 }
 

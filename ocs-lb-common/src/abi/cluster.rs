@@ -65,7 +65,7 @@ pub enum Unserved {
 pub struct Slot {
     /// Effective weight; 0 takes no client by the algorithm.
     pub weight: u16,
-    /// [`Slot::STICKY`] or nothing.
+    /// [`Slot::STICKY`], [`Slot::STRICT`] or nothing.
     pub flags: u16,
 }
 
@@ -171,6 +171,10 @@ pub struct ClusterLoad {
     pub pushed_out: u64,
     /// SNAT ports used again before their rest was over.
     pub reused_early: u64,
+    /// Half-open flows that moved because their backend refused them.
+    pub moved_refused: u64,
+    /// Half-open flows that moved because their backend did not answer.
+    pub moved_silent: u64,
     /// By backend slot.
     pub slots: [Load; MAX_BACKENDS],
     /// By backend slot: when it last answered a SYN, whoever sent that.
@@ -203,6 +207,8 @@ impl ClusterLoad {
         refused_no_backend: 0,
         pushed_out: 0,
         reused_early: 0,
+        moved_refused: 0,
+        moved_silent: 0,
         slots: [Load {
             live: 0,
             pending: 0,
@@ -276,4 +282,4 @@ impl Default for Cluster {
 
 const _: () = assert!(size_of::<Slot>() == 4);
 const _: () = assert!(size_of::<Cluster>() == 48 + 4 * MAX_BACKENDS);
-const _: () = assert!(size_of::<ClusterLoad>() == 72 + 60 * MAX_BACKENDS);
+const _: () = assert!(size_of::<ClusterLoad>() == 88 + 60 * MAX_BACKENDS);

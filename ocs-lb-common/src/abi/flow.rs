@@ -11,6 +11,10 @@ use crate::wire::IpProto;
 /// Flag of [`Flow::flags`]: the entry translates backend to client.
 pub const REVERSE: u16 = 1;
 
+/// Flag of [`Flow::flags`]: the client's SYNs go without their timestamp, as the
+/// server would not take it.
+pub const STRIPPED: u16 = 2;
+
 /// What a packet of a flow says of itself: its own five-tuple.
 ///
 /// Forward entries are keyed by client to VIP, reverse entries by backend to
@@ -86,7 +90,7 @@ pub struct Flow<A> {
     pub l4_delta: Delta,
     /// Index into the next hops.
     pub next_hop: u16,
-    /// [`REVERSE`] or nothing.
+    /// [`REVERSE`], [`STRIPPED`] or nothing.
     pub flags: u16,
     /// Id of the cluster.
     pub cluster: u16,
@@ -113,7 +117,8 @@ pub struct Flow<A> {
     pub bytes: u64,
     /// Packets; wraps.
     pub packets: u32,
-    /// Slot of the cold record; 0 is none.
+    /// Forward: place in the ring of half-open flows plus one, 0 is none.
+    /// Reverse: the flow's birth, in ticks.
     pub cold: u32,
 }
 

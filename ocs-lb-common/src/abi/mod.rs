@@ -22,7 +22,7 @@ pub use cluster::{
     Unknown, Unserved, backend_index,
 };
 pub use event::{Event, EventKind, Reason, Settings};
-pub use flow::{Flow, FlowKey, REVERSE};
+pub use flow::{Flow, FlowKey, REVERSE, STRIPPED};
 pub use kill::{ANY, Kill, KillReason, KillReport, KillRequest, is_client as kills_client};
 pub use next_hop::{FIRST_LEARNED, NextHop, NextHopKey};
 pub use pending::{OPTIONS, Pending, TRIED};

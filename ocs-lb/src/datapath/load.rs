@@ -175,6 +175,9 @@ fn object_at(sizes: &Sizes, log: LogLevel, clock: Clock) -> Result<Ebpf, LoadErr
     loader.override_global(aya_log::LEVEL, &level, true);
     let test_clock = u8::from(clock == Clock::Test);
     loader.override_global("USE_TEST_CLOCK", &test_clock, true);
+    if let Some(pause) = &sizes.shortest_timeout {
+        loader.override_global("PAUSE_TICKS", pause, true);
+    }
     for (name, entries) in sizes.overrides() {
         loader.map_max_entries(name, entries);
     }

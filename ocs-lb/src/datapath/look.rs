@@ -89,14 +89,8 @@ impl Owner {
             pending: load.pending,
             resting: load.resting,
             redispatches: BTreeMap::from([
-                (
-                    Reason::Refused.label().to_owned(),
-                    load.refusals.iter().sum(),
-                ),
-                (
-                    Reason::Silent.label().to_owned(),
-                    load.silences.iter().sum(),
-                ),
+                (Reason::Refused.label().to_owned(), load.moved_refused),
+                (Reason::Silent.label().to_owned(), load.moved_silent),
             ]),
             ports_reused: load.reused_early,
             sticky_hits: load.sticky_hits,

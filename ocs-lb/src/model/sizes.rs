@@ -1,5 +1,7 @@
 //! How large the datapath's tables are for a configuration.
 
+use ocs_lb_common::ticks::duration;
+
 use super::bill::flow_entries;
 use super::{Cluster, Model, Snat};
 
@@ -22,6 +24,9 @@ pub struct Sizes {
     pub port_maps: u32,
     /// `HALF_OPEN4`: places of half-open flows.
     pub half_open: u32,
+    /// Shortest time after which a flow of any cluster ends for want of packets,
+    /// in ticks: how long the datapath need not look.
+    pub shortest_timeout: Option<u32>,
 }
 
 impl Sizes {
@@ -63,6 +68,7 @@ impl Sizes {
             addresses: clamp(addresses),
             port_maps: clamp(destinations + SPARE_PORT_MAPS),
             half_open: model.tables.half_open.max(1),
+            shortest_timeout: model.clusters.iter().map(shortest_timeout).min(),
         }
     }
 
@@ -77,6 +83,11 @@ impl Sizes {
             ("DESTINATIONS4", self.port_maps),
         ]
     }
+}
+
+fn shortest_timeout(cluster: &Cluster) -> u32 {
+    let times = cluster.timeouts;
+    duration(times.client.min(times.server).min(times.half_closed))
 }
 
 /// A map has at least one entry; above 2^31 the kernel refuses it itself.
@@ -100,5 +111,6 @@ mod tests {
         assert_eq!(sizes.services, 12);
         assert_eq!(sizes.addresses, 4);
         assert_eq!(sizes.port_maps, 12 * 3 + 64);
+        assert_eq!(sizes.shortest_timeout, Some(1_716_614));
     }
 }

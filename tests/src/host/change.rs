@@ -47,9 +47,21 @@ impl Datapath {
         let backend = pair.forward.backend;
         self.apply(backend, count);
         self.rest(&pair.tuple());
+        if matches!(count, Count::DropPending) {
+            if reason == Reason::ConnectTimeout {
+                self.pending_sticky.remove(&sticky_key(pair.key.source));
+                if !pair.forward.state.has(StateWord::SYN_ACK) {
+                    self.load.silences[usize::from(backend)] += 1;
+                }
+            }
+            return;
+        }
         if matches!(count, Count::DropLive) {
             if reason == Reason::ServerReset {
                 self.load.resets[usize::from(backend)] += 1;
+            }
+            if reason as u8 > Reason::ServerReset as u8 {
+                return;
             }
             if let Some(known) = self.sticky.get_mut(&sticky_key(pair.key.source))
                 && known.backend == backend
@@ -60,13 +72,13 @@ impl Datapath {
     }
 
     /// Ends a flow; its packets are answered from now on.
-    pub(super) fn kill(&mut self, pair: &mut Pair, now: Now) {
+    pub(super) fn kill(&mut self, pair: &mut Pair, reason: Reason, now: Now) {
         let count = held(pair.forward.state.phase());
         let word = pair.forward.state;
         pair.set(word.with_phase(Phase::Killed).with(StateWord::TOLD));
         pair.forward.last_seen = now.ticks;
         self.put(pair);
-        self.close(pair, count, Reason::Idle, now);
+        self.close(pair, count, reason, now);
     }
 
     pub(super) fn change(&mut self, bytes: &mut [u8], packet: &Packet<V4>, now: Now) -> Next {
@@ -120,14 +132,16 @@ impl Datapath {
         };
         match due(word, seen, answered, now.ticks, &self.cluster) {
             Due::Kill => {
-                self.kill(pair, now);
+                self.kill(pair, Reason::Idle, now);
                 return Next::Answer(back);
             }
-            Due::End(count) if count.is_end() => {
+            Due::End(count) => {
                 pair.set(word.with_phase(Phase::Dead));
                 pair.forward.last_seen = now.ticks;
                 self.put(pair);
-                self.close(pair, count, Reason::ConnectTimeout, now);
+                if count.is_end() {
+                    self.close(pair, count, Reason::ConnectTimeout, now);
+                }
                 return Next::Again;
             }
             _ => {}
@@ -160,6 +174,7 @@ impl Datapath {
         if what == Count::Promote && !select::promotes(self.held(), self.cluster.max_connections) {
             self.load.refused_limit += 1;
             return if self.cluster.refuse_limit == RefuseAction::Reset as u8 {
+                self.kill(pair, Reason::Limit, now);
                 Next::Answer(back)
             } else {
                 Verdict::Limit.into()

@@ -1,6 +1,8 @@
 //! New flows on the host, as `open.rs` and `ring.rs` of the programs.
 
-use ocs_lb_common::abi::{FIRST_LEARNED, OPTIONS, Pending, REVERSE, RefuseAction, ServiceKey};
+use ocs_lb_common::abi::{
+    FIRST_LEARNED, OPTIONS, Pending, REVERSE, RefuseAction, STRIPPED, ServiceKey,
+};
 use ocs_lb_common::abi::{Reason, TRIED};
 use ocs_lb_common::address::V4;
 use ocs_lb_common::classify::{Class, NoFlow, classify, is_client, without_flow};
@@ -126,7 +128,11 @@ impl Datapath {
         there.cold = at;
         start(&mut there, &packet.segment, options.scale);
         there.window = packet.segment.window;
-        there.timestamp = options.timestamp.unwrap_or(0);
+        if found.strip {
+            there.flags = STRIPPED;
+        } else {
+            there.timestamp = options.timestamp.unwrap_or(0);
+        }
         reply.next_hop = back;
         reply.flags = REVERSE;
         reply.cold = now.ticks.0;
@@ -177,13 +183,16 @@ impl Datapath {
             reverse,
         };
         pair.set(word.with_phase(Phase::Dead));
-        pair.forward.last_seen = now.ticks;
-        self.put(&pair);
-        self.close(&pair, Count::DropPending, Reason::PushedOut, now);
         self.load.pushed_out += 1;
-        if self.load.resting > self.cluster.resting / 4 {
-            self.delete(&old.key, false);
+        if self.load.resting <= self.cluster.resting / 4 {
+            pair.forward.last_seen = now.ticks;
+            self.put(&pair);
+            self.close(&pair, Count::DropPending, Reason::PushedOut, now);
+            return;
         }
+        self.put(&pair);
+        self.apply(forward.backend, Count::DropPending);
+        self.delete(&old.key, false);
     }
 
     /// Number of the next hop towards a client.

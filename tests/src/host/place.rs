@@ -64,7 +64,7 @@ impl Datapath {
         proposed: &mut bool,
     ) -> Result<Place, Refusal> {
         let mut refusal = Refusal::NoBackend;
-        for _ in 0..4 {
+        for _ in 0..16 {
             let slot = match self.choose(wanted, now, proposed) {
                 Err(Refusal::NoBackend) => return Err(refusal),
                 other => other?,
@@ -149,14 +149,17 @@ impl Datapath {
         if !crowded && let Some(port) = self.claim(tuple, backend) {
             return Some((port, false, false));
         }
-        if let Some((port, strip)) = self.reuse(tuple, backend, &wanted.opening, now, !crowded) {
-            self.load.reused_early += 1;
-            return Some((port, true, strip));
+        let opening = &wanted.opening;
+        if let Some(reused) = self.reuse(tuple, backend, opening, now, !crowded) {
+            return Some(reused);
         }
         if !crowded {
             return None;
         }
-        self.claim(tuple, backend).map(|port| (port, false, false))
+        if let Some(port) = self.claim(tuple, backend) {
+            return Some((port, false, false));
+        }
+        self.reuse(tuple, backend, opening, now, true)
     }
 
     fn claim(&self, tuple: &FlowKey<V4>, backend: &Backend<V4>) -> Option<u16> {
@@ -176,7 +179,7 @@ impl Datapath {
         opening: &Opening,
         now: Now,
         any: bool,
-    ) -> Option<(u16, bool)> {
+    ) -> Option<(u16, bool, bool)> {
         let ports = &self.ports[&snat_key(tuple)];
         if ports.resting.get() == 0 {
             return None;
@@ -198,10 +201,12 @@ impl Datapath {
                 continue;
             };
             match reuse(&record, opening) {
-                Reuse::Rested | Reuse::Early => found = Some((port, false)),
-                Reuse::EarlyStripped => found = Some((port, true)),
+                Reuse::Rested => found = Some((port, false, false)),
+                Reuse::Early => found = Some((port, true, false)),
+                Reuse::EarlyStripped => found = Some((port, true, true)),
                 Reuse::No => {
-                    if rests(record.word)
+                    if is_over(record.word)
+                        && record.word.phase() != Phase::Killed
                         && oldest.is_none_or(|(_, age): (u16, u32)| record.age > age)
                     {
                         oldest = Some((port, record.age));
@@ -212,12 +217,16 @@ impl Datapath {
             break;
         }
         ports.rest_cursor.set(search.cursor() as u16);
-        let (port, strip) = match (found, oldest) {
+        let (port, early, strip) = match (found, oldest) {
             (Some(found), _) => found,
-            (None, Some((port, _))) if any => (port, false),
+            (None, Some((port, _))) if any => (port, true, false),
             _ => return None,
         };
-        self.evict(&with_port(tuple, port)).then_some((port, strip))
+        if !self.evict(&with_port(tuple, port)) {
+            return None;
+        }
+        self.load.reused_early += u64::from(early);
+        Some((port, early, strip))
     }
 
     /// What is left of the flow with a tuple.
@@ -238,14 +247,14 @@ impl Datapath {
         let forward_key = reverse.peer_key();
         match self.flows.get(&forward_key).copied() {
             Some(forward) if forward.peer_key() == key => {
-                let rests = rests(forward.state);
+                let rests = is_over(forward.state);
                 if rests {
                     self.delete(&forward_key, true);
                 }
                 rests
             }
             _ => {
-                let rests = rests(reverse.state);
+                let rests = is_over(reverse.state);
                 if rests {
                     self.flows.remove(&key);
                     self.unrest(tuple);
@@ -268,8 +277,11 @@ fn with_port(tuple: &FlowKey<V4>, port: u16) -> FlowKey<V4> {
     }
 }
 
-fn rests(word: StateWord) -> bool {
-    matches!(word.phase(), Phase::Closed | Phase::Reset | Phase::Dead)
+fn is_over(word: StateWord) -> bool {
+    matches!(
+        word.phase(),
+        Phase::Closed | Phase::Reset | Phase::Dead | Phase::Killed
+    )
 }
 
 fn value(slot: u16, now: Now) -> StickyValue {

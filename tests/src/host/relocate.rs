@@ -126,6 +126,11 @@ impl Datapath {
             return Next::Send;
         };
         self.apply(before, Count::DropPending);
+        if refused {
+            self.load.moved_refused += 1;
+        } else {
+            self.load.moved_silent += 1;
+        }
         if !refused {
             self.load.silences[usize::from(before)] += 1;
         } else if moving.blamed {
@@ -163,7 +168,8 @@ impl Datapath {
         again.early = u8::from(found.early);
         self.write(&packet, &options, &wanted, &found, (back, at), again, now);
         let key = wanted.key;
-        if let Some(forward) = self.flows.get(&key) {
+        if let Some(forward) = self.flows.get_mut(&key) {
+            forward.last_seen = pending.birth;
             let reverse_key = forward.peer_key();
             if let Some(reverse) = self.flows.get_mut(&reverse_key) {
                 reverse.cold = pending.birth.0;

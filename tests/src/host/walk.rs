@@ -53,7 +53,7 @@ impl Datapath {
         let seen = (forward.last_seen, reverse.last_seen);
         match due(word, seen.0, seen.1, now.ticks, &self.cluster) {
             Due::Nothing => {}
-            Due::Kill => self.kill(&mut pair, now),
+            Due::Kill => self.kill(&mut pair, Reason::Idle, now),
             Due::End(count) => {
                 pair.set(word.with_phase(Phase::Dead));
                 pair.forward.last_seen = now.ticks;
