@@ -136,14 +136,17 @@ fn who_sends_on_is_answered() {
     assert_eq!(scene.told(), once);
 }
 
-/// A RST is never answered with a RST.
+/// A RST is never answered with a RST, and does not prolong the end.
 #[test]
 #[ignore = "needs root"]
 fn a_reset_is_not_answered() {
     let mut scene = Scene::new();
     let flow = killed(&mut scene);
+    scene.age(Duration::from_secs(9));
+    let since = scene.flow(CLIENT).map(|flow| flow.last_seen);
     scene.forwards(false, &flow.there(flag::RST));
     scene.forwards(true, &flow.back(flag::RST));
+    assert_eq!(scene.flow(CLIENT).map(|flow| flow.last_seen), since);
     assert_eq!(scene.phase(CLIENT), Some(Phase::Killed));
 }
 
