@@ -110,6 +110,13 @@ fn what_a_time_wait_lets_in() {
         ("older, before", true, before, Some(999), Given::Last),
         ("none, after", true, after, None, Given::Early),
         ("none, before", true, before, None, Given::Last),
+        (
+            "a server without, before",
+            false,
+            before,
+            Some(1001),
+            Given::Last,
+        ),
     ];
     for (name, theirs, isn, timestamp, given) in cases {
         // Two ports: one that rests longer and can never be sure, and this one.
