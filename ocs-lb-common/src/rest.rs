@@ -44,8 +44,9 @@ pub const fn needed(word: StateWord) -> u32 {
     let dead = matches!(word.phase(), Phase::Dead | Phase::Deleting);
     if !word.has(ended) && word.0 & both == both {
         return match (word.has(StateWord::SERVER_FIRST), dead) {
-            (true, true) => TIME_WAIT - CLOSED_SERVE,
-            (true, false) => TIME_WAIT,
+            // From its death on as well: a flow that another of the same client
+            // replaced may have closed only then.
+            (true, _) => TIME_WAIT,
             (false, true) => DEAD_REST,
             (false, false) => RESET_SERVE,
         };
@@ -226,7 +227,7 @@ mod tests {
             (
                 "server first, no longer serving",
                 closed(StateWord::SERVER_FIRST).with_phase(Phase::Dead),
-                TIME_WAIT - CLOSED_SERVE,
+                TIME_WAIT,
             ),
             (
                 "idle, and nobody was told",

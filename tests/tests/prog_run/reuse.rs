@@ -186,6 +186,22 @@ fn a_stripped_syn_byte_by_byte() {
     assert_eq!(ends(&back), (SERVICE, CLIENT));
 }
 
+/// The server's TIME_WAIT lasts on, also where its client has begun anew.
+#[test]
+#[ignore = "needs root"]
+fn a_replaced_flow_rests_as_long() {
+    let mut scene = Scene::of(&narrow(2));
+    let old = closed_by_server(&mut scene, client(101), true);
+    let new = scene.syn(client(101));
+    assert_ne!(new.snat, old.snat);
+    scene.age(Duration::from_secs(58));
+    scene.world.sweep().expect("a sweep");
+    assert_eq!(scene.phase_back(&old), Some(Phase::Dead));
+    let outcome = scene.wan(&syn(CLIENT, END - 5_000, Some(7)));
+    assert_eq!(ends(&outcome.bytes).0, old.snat);
+    assert_eq!(scene.load().reused_early, 1, "the last resort");
+}
+
 /// A free port comes before any that rests.
 #[test]
 #[ignore = "needs root"]
