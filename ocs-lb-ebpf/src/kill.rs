@@ -33,6 +33,9 @@ pub fn kill<A: Family>(
     pair.forward.last_seen = now.ticks;
     pair.close(held(word.phase()), reason, now);
     let Some(mut record) = A::kills().reserve(0) else {
+        // Nobody resets the server: its port rests until that has given up.
+        let untold = StateWord(killed.0 & !StateWord::TOLD | word.0 & StateWord::TOLD);
+        let _ = pair.swap(killed, untold);
         return Some(false);
     };
     // SAFETY: the record is large enough, and every field is written.

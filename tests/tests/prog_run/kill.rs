@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use ocs_lb_common::abi::{ANY, EventKind, KillReason, KillReport, KillRequest, Reason};
 use ocs_lb_common::ticks::Ticks;
-use ocs_lb_common::track::Phase;
+use ocs_lb_common::track::{Phase, StateWord};
 use ocs_lb_common::verdict::Verdict;
 use ocs_lb_tests::net::{GATEWAY_MAC, LAN_MAC, WAN_MAC, backend_mac};
 use ocs_lb_tests::packet::{dump, flag, hex, verify};
-use ocs_lb_tests::plan::{CLIENT, FIRST_HOP, SERVICE};
+use ocs_lb_tests::plan::{CLIENT, FIRST_HOP, Plan, SERVICE};
 use ocs_lb_tests::prog::{Action, key};
 
 use crate::scene::{CLIENT_ISN, Connection, SERVER_ISN, Scene, client};
@@ -186,7 +186,35 @@ fn a_syn_on_a_killed_flow_opens_another() {
     assert_eq!(scene.held(), (0, 1));
 }
 
-/// (client, whether it is established) in the scenes of requests.
+/// Where the ring of records is full, nobody sends the reset: the server may
+/// hold on to the connection.
+#[test]
+#[ignore = "needs root"]
+fn who_was_not_told() {
+    let mut scene = Scene::of(&Plan {
+        flows: 64,
+        ..Plan::default()
+    });
+    scene.open(CLIENT);
+    let live = scene.flow(CLIENT).expect("a flow");
+    let mut last = KillReport::default();
+    for _ in 0..100_000 {
+        let flows = &mut scene.world.loaded.maps.flows;
+        flows.insert(key(CLIENT, SERVICE), live, 0).expect("alive");
+        last = kill(&mut scene, all());
+        if last.untold != 0 {
+            break;
+        }
+        let word = scene.flow(CLIENT).expect("a flow").state;
+        assert!(word.has(StateWord::TOLD));
+    }
+    assert_eq!((last.killed, last.untold), (1, 1));
+    let word = scene.flow(CLIENT).expect("a flow").state;
+    assert_eq!(word.phase(), Phase::Killed);
+    assert!(!word.has(StateWord::TOLD));
+}
+
+/// Four established and two half-open flows, in turn at either backend.
 fn crowd(scene: &mut Scene) -> Vec<Connection> {
     let mut flows: Vec<_> = (1..=4).map(|n| scene.open(client(n))).collect();
     flows.push(scene.syn(client(5)));
