@@ -3,7 +3,7 @@
 use ocs_lb_common::{
     abi::{BPF_NOEXIST, Cluster, EventKind, Flow, FlowKey, Reason, RefuseAction},
     parse::Packet,
-    rest::{Reuse, retire},
+    rest::retire,
     select,
     sweep::{Due, due, held},
     ticks::Ticks,
@@ -440,16 +440,6 @@ pub fn delete_record<A: Family>(
         port::release(&key.reversed(), cluster);
     }
     Ok(())
-}
-
-/// Whether a port's rest lets it be used: what to do to the SYN.
-#[inline(always)]
-pub const fn usable(reuse: Reuse) -> Option<bool> {
-    match reuse {
-        Reuse::Rested | Reuse::Early => Some(false),
-        Reuse::EarlyStripped => Some(true),
-        Reuse::No => None,
-    }
 }
 
 /// A flow's state, as its owner has it now.

@@ -228,9 +228,9 @@ pub fn port<A: Family>(room: &mut Room<A>) -> bool {
         && let Some(reused) = A::reuse_port(!crowded)
     {
         // SAFETY: as above.
-        unsafe { add_u64(&raw mut (*load).reused_early, 1) };
-        place.early = 1;
-        place.strip = reused.strip as u8;
+        unsafe { add_u64(&raw mut (*load).reused_early, reused.early as u64) };
+        place.early = reused.early;
+        place.strip = reused.strip;
         port = reused.port;
     }
     if port == 0 && crowded {

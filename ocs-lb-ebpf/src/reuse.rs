@@ -7,17 +7,13 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use ocs_lb_common::{
     abi::{Flow, FlowKey},
     address::Be16,
-    rest::{CANDIDATES, Opening, Record, reuse},
+    rest::{CANDIDATES, Opening, Record, Reuse, reuse},
     resting::{RestSearch, Resting},
     ticks::Ticks,
     track::Phase,
 };
 
-use crate::{
-    flow::{self, usable},
-    maps::Family,
-    port::Ports,
-};
+use crate::{flow, maps::Family, port::Ports};
 
 /// Steps of one walk at most: candidates, and leaps between them.
 const STEPS: u32 = 4 * CANDIDATES;
@@ -27,21 +23,18 @@ const STEPS: u32 = 4 * CANDIDATES;
 pub struct Reused {
     /// The port.
     pub port: u16,
-    /// Whether the SYN's timestamp must go.
-    pub strip: bool,
+    /// 1: its rest was not over.
+    pub early: u8,
+    /// 1: the SYN's timestamp must go.
+    pub strip: u8,
 }
 
 impl Reused {
-    /// As a number, for the way out of a global function.
-    #[inline(always)]
-    pub const fn code(reused: Option<Self>) -> u32 {
-        match reused {
-            Some(reused) => (reused.strip as u32) << 16 | reused.port as u32,
-            None => 0,
-        }
-    }
+    const STRIP: u32 = 1 << 16;
+    const EARLY: u32 = 1 << 17;
 
-    /// From that number.
+    /// From what [`take`] gives, the way out of a global function. Bits stay
+    /// bits: the verifier would follow each branch to the program's end.
     #[inline(always)]
     pub const fn from_code(code: u32) -> Option<Self> {
         if code == 0 {
@@ -49,7 +42,8 @@ impl Reused {
         }
         Some(Self {
             port: code as u16,
-            strip: code >> 16 != 0,
+            early: (code >> 17 & 1) as u8,
+            strip: (code >> 16 & 1) as u8,
         })
     }
 }
@@ -67,16 +61,16 @@ struct Walk<A> {
     has_timestamp: u32,
     now: Ticks,
     ports: Ports,
-    /// The port found, or 0.
+    /// The code of the port found, or 0.
     found: u32,
-    strip: u32,
     /// The one that rests longest, or 0, and for how long.
     oldest: u32,
     oldest_age: u32,
 }
 
 /// Takes a resting port of `low..=high` from its flow, whose entries go. With
-/// `any`, the one that rests longest where none is sure to be accepted.
+/// `any`, the one that rests longest where none is sure to be accepted. The
+/// code of a [`Reused`], or 0.
 #[inline(always)]
 pub fn take<A: Family>(
     ports: Ports,
@@ -85,11 +79,11 @@ pub fn take<A: Family>(
     opening: &Opening,
     now: Ticks,
     any: bool,
-) -> Option<Reused> {
+) -> u32 {
     // SAFETY: counters of the slab's value; a lost update costs a few steps.
     let (resting, cursor) = unsafe { ((*ports.0).resting, (*ports.0).rest_cursor as u16) };
     if resting == 0 {
-        return None;
+        return 0;
     }
     let mut walk = Walk {
         search: RestSearch::new(low, high, cursor),
@@ -101,7 +95,6 @@ pub fn take<A: Family>(
         now,
         ports,
         found: 0,
-        strip: 0,
         oldest: 0,
         oldest_age: 0,
     };
@@ -111,14 +104,14 @@ pub fn take<A: Family>(
     unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };
     // SAFETY: as above.
     unsafe { (*ports.0).rest_cursor = walk.search.cursor() };
-    let (port, strip) = if walk.found != 0 {
-        (walk.found as u16, walk.strip != 0)
+    let code = if walk.found != 0 {
+        walk.found
     } else if any && walk.oldest != 0 {
-        (walk.oldest as u16, false)
+        walk.oldest | Reused::EARLY
     } else {
-        return None;
+        return 0;
     };
-    evict(tuple, port).then_some(Reused { port, strip })
+    if evict(tuple, code as u16) { code } else { 0 }
 }
 
 /// One step of the walk; 1 ends it.
@@ -142,9 +135,14 @@ extern "C" fn step<A: Family>(_index: u32, walk: *mut Walk<A>) -> i64 {
         isn: walk.isn,
         timestamp: (walk.has_timestamp != 0).then_some(walk.timestamp),
     };
-    if let Some(strip) = usable(reuse(&record, &opening)) {
-        walk.found = port as u32;
-        walk.strip = strip as u32;
+    let how = match reuse(&record, &opening) {
+        Reuse::Rested => Some(0),
+        Reuse::Early => Some(Reused::EARLY),
+        Reuse::EarlyStripped => Some(Reused::EARLY | Reused::STRIP),
+        Reuse::No => None,
+    };
+    if let Some(how) = how {
+        walk.found = port as u32 | how;
         return 1;
     }
     let rests = matches!(

@@ -20,9 +20,7 @@ use crate::{
     packet::XdpFrame,
     place::{self, Refusal},
     port::{self, Ports},
-    redispatch, reset,
-    reuse::{self, Reused},
-    ring,
+    redispatch, reset, reuse, ring,
     time::{self, Now},
 };
 
@@ -229,7 +227,7 @@ pub extern "C" fn ocs_lb_claim4() -> u32 {
     port::claim(ports, place.low, place.high, place.tuple.source).unwrap_or(0) as u32
 }
 
-/// [`reuse::take`] for IPv4: the code of a [`Reused`].
+/// [`reuse::take`] for IPv4: the code of a [`Reused`](reuse::Reused), or 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ocs_lb_reuse4(any: u32) -> u32 {
@@ -241,15 +239,7 @@ pub extern "C" fn ocs_lb_reuse4(any: u32) -> u32 {
         return 0;
     };
     let (range, now) = ((place.low, place.high), wanted.now.ticks);
-    let opening = &wanted.opening;
-    Reused::code(reuse::take(
-        ports,
-        range,
-        &place.tuple,
-        opening,
-        now,
-        any != 0,
-    ))
+    reuse::take(ports, range, &place.tuple, &wanted.opening, now, any != 0)
 }
 
 /// [`ring::take`] for IPv4; 0.

@@ -202,6 +202,22 @@ fn a_replaced_flow_rests_as_long() {
     assert_eq!(scene.load().reused_early, 1, "the last resort");
 }
 
+/// A port whose rest is over is used as a free one is, also where no sweep has
+/// freed it.
+#[test]
+#[ignore = "needs root"]
+fn a_rested_port_is_not_early() {
+    let mut scene = Scene::of(&narrow(1));
+    let old = scene.open(client(101));
+    scene.forwards(false, &old.there(flag::RST));
+    scene.age(Duration::from_secs(3));
+    let new = scene.syn(CLIENT);
+    assert_eq!(new.snat, old.snat);
+    assert_eq!(scene.load().reused_early, 0);
+    scene.refuse(&new);
+    assert_eq!(scene.load().refusals[0], 1, "its server is to blame");
+}
+
 /// A free port comes before any that rests.
 #[test]
 #[ignore = "needs root"]
