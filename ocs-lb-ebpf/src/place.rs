@@ -22,6 +22,7 @@ use crate::{
     maps::{CLUSTERS, Family, NEXT_HOPS, Room},
     neighbor,
     port::{self, Ports},
+    reuse::Found,
     sticky,
     time::Now,
 };
@@ -67,6 +68,8 @@ pub struct Place<A> {
     pub strip: u8,
     /// 1: the client's sticky entry is only proposed.
     pub proposed: u8,
+    /// Among ports that rest.
+    pub found: Found,
 }
 
 impl<A: Family> Place<A> {
