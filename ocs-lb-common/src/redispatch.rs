@@ -7,7 +7,7 @@ use crate::parse::{IP_OFFSET, Packet, Segment};
 use crate::rest::Opening;
 use crate::ticks::Ticks;
 use crate::track::StateWord;
-use crate::wire::{Flags, Frame, IpProto, Ipv4, SynOptions, Tcp};
+use crate::wire::{Ethernet, Flags, Frame, IpProto, Ipv4, SynOptions, Tcp};
 
 /// Moves of one flow at most: more tries than that take longer than a client
 /// waits.
@@ -167,14 +167,16 @@ fn options_len(pending: &Pending<V4>) -> usize {
     if len > OPTIONS { OPTIONS } else { len }
 }
 
-/// Writes the client's SYN over a frame that has [`frame_len_ipv4`] bytes,
-/// behind its Ethernet header. `None` where it has fewer.
+/// Writes the client's SYN over a frame that has [`frame_len_ipv4`] bytes; its
+/// MAC addresses are the forwarder's. `None` where it has fewer.
 #[inline(always)]
 pub fn write_ipv4(frame: &mut impl Frame, pending: &Pending<V4>) -> Option<()> {
     let (from, to) = (pending.key.source, pending.key.destination);
     let tcp_len = Tcp::LEN + options_len(pending);
     let ip_len = (Ipv4::LEN + tcp_len) as u16;
 
+    let ethernet = frame.at_mut::<{ Ethernet::LEN }>(0)?;
+    ethernet[12..14].copy_from_slice(&[0x08, 0x00]);
     let ip = frame.at_mut::<{ Ipv4::LEN }>(IP_OFFSET)?;
     *ip = [0; Ipv4::LEN];
     ip[0] = 0x45;

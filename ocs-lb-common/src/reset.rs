@@ -1,9 +1,10 @@
-//! A RST in answer to a packet (RFC 9293 section 3.10.7.1).
+//! A RST in answer to a packet (RFC 9293 section 3.10.7.1), or without one.
 
+use crate::abi::FlowKey;
 use crate::address::{Address, V4};
 use crate::checksum::Sum;
-use crate::parse::{IP_OFFSET, Packet};
-use crate::wire::{Flags, Frame, IpProto, Ipv4, Tcp};
+use crate::parse::{IP_OFFSET, Packet, Segment};
+use crate::wire::{Ethernet, Flags, Frame, IpProto, Ipv4, MacAddress, SliceFrame, Tcp};
 
 /// Length of the frame that carries a reset over IPv4, in bytes.
 pub const IPV4_LEN: usize = IP_OFFSET + Ipv4::LEN + Tcp::LEN;
@@ -77,11 +78,46 @@ pub fn write_ipv4(frame: &mut impl Frame, packet: &Packet<V4>) -> Option<()> {
     Some(())
 }
 
+/// The whole frame of a RST that no packet asked for: with the tuple `key` and
+/// the sequence number `seq`, which should be the next that `destination`
+/// expects from the other side.
+pub fn frame_ipv4(
+    destination: &MacAddress,
+    source: &MacAddress,
+    key: &FlowKey<V4>,
+    seq: u32,
+) -> [u8; IPV4_LEN] {
+    // The answer to a segment that acknowledges everything before `seq`.
+    let asked = Packet {
+        key: key.reversed(),
+        tcp_offset: 0,
+        tcp_header_len: 0,
+        ip_len: 0,
+        tos: 0,
+        ttl: 0,
+        segment: Segment {
+            flags: Flags(Flags::ACK),
+            ack: seq,
+            ..Segment::default()
+        },
+    };
+    let mut bytes = [0; IPV4_LEN];
+    let mut frame = SliceFrame(&mut bytes);
+    // The frame is as long as what is written to it.
+    let _ = write_ipv4(&mut frame, &asked);
+    if let Some(ethernet) = frame.at_mut::<{ Ethernet::LEN }>(0) {
+        ethernet[0..6].copy_from_slice(destination);
+        ethernet[6..12].copy_from_slice(source);
+        ethernet[12..14].copy_from_slice(&[0x08, 0x00]);
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Be16;
     use crate::parse::parse_ipv4;
-    use crate::wire::SliceFrame;
 
     /// Client to VIP, with IP options, flags and data as given.
     fn frame(flags: u8, payload: usize) -> Vec<u8> {
@@ -120,5 +156,34 @@ mod tests {
             let pseudo = Sum::ZERO.add_bytes(&bytes[26..34]).add_u16(6).add_u16(20);
             assert_eq!(pseudo.add_bytes(&bytes[34..]).fold(), 0xffff);
         }
+    }
+
+    #[test]
+    fn frames_without_a_packet() {
+        let key = FlowKey::tcp(
+            V4([192, 0, 2, 1]),
+            Be16::new(5061),
+            V4([203, 0, 113, 9]),
+            Be16::new(40_000),
+        );
+        let (client, ours) = ([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]);
+        let mut bytes = frame_ipv4(&client, &ours, &key, 0x8000_0001);
+        let wanted = [
+            // To the client, from us, IPv4.
+            2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 0, //
+            // 20 bytes of header, 40 in all, don't fragment, TTL 64, TCP.
+            0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0x3c, 0xc5, //
+            192, 0, 2, 1, 203, 0, 113, 9, //
+            // Ports, sequence, no acknowledgment.
+            0x13, 0xc5, 0x9c, 0x40, 0x80, 0, 0, 1, 0, 0, 0, 0, //
+            // RST and nothing else, no window.
+            0x50, 4, 0, 0, 0x81, 0xce, 0, 0,
+        ];
+        assert_eq!(bytes, wanted);
+        assert_eq!(Sum::ZERO.add_bytes(&bytes[14..34]).fold(), 0xffff);
+        let pseudo = Sum::ZERO.add_bytes(&bytes[26..34]).add_u16(6).add_u16(20);
+        assert_eq!(pseudo.add_bytes(&bytes[34..]).fold(), 0xffff);
+        let parsed = parse_ipv4(&SliceFrame(&mut bytes)).expect("a packet");
+        assert_eq!(parsed.key, key);
     }
 }

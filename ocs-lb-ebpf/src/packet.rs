@@ -1,6 +1,9 @@
 //! The one place with raw packet pointers.
 
-use aya_ebpf::{helpers::generated::bpf_xdp_adjust_tail, programs::XdpContext};
+use aya_ebpf::{
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 use ocs_lb_common::wire::Frame;
 
 /// The packet of an XDP program.
@@ -25,13 +28,28 @@ impl<'a> XdpFrame<'a> {
     /// reference into the packet is gone by then, as this borrows it whole.
     #[inline(always)]
     pub fn resize(&mut self, len: usize) -> bool {
+        let delta = self.missing(len);
+        // SAFETY: the context is that of this run.
+        unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta) == 0 }
+    }
+
+    /// The same at the front, where every driver leaves room: behind a small
+    /// packet, veth has none. What the packet held is no longer in its place.
+    #[inline(always)]
+    pub fn renew(&mut self, len: usize) -> bool {
+        let delta = self.missing(len);
+        // SAFETY: as above.
+        unsafe { bpf_xdp_adjust_head(self.ctx.ctx, -delta) == 0 }
+    }
+
+    /// Bytes by which the packet is shorter than `len`.
+    #[inline(always)]
+    fn missing(&self, len: usize) -> i32 {
         let now = self.len();
         // SAFETY: a reference is readable; volatile, as the compiler would
         // subtract halves of pointers, which the verifier refuses.
         let now = unsafe { core::ptr::read_volatile(&raw const now) };
-        let delta = (len as i64 - now as i64) as i32;
-        // SAFETY: the context is that of this run.
-        unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta) == 0 }
+        (len as i64 - now as i64) as i32
     }
 }
 

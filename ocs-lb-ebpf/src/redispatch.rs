@@ -170,7 +170,7 @@ pub fn relocate<A: Family>(frame: &mut XdpFrame<'_>) -> Next {
 
     let packet = A::syn_packet(&room.pending);
     let written =
-        frame.resize(A::syn_len(&room.pending)) && A::write_syn(frame, &room.pending).is_some();
+        frame.renew(A::syn_len(&room.pending)) && A::write_syn(frame, &room.pending).is_some();
     room.options = A::syn_options(&room.pending, timestamp);
     let written = written
         && (room.place.strip == 0

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         } => serve(&config, take_over),
         Command::Check { config, json } => check(&config, json),
         Command::Show(command) => return cli::show(&command),
+        Command::Change(command) => cli::change(&command),
     };
     ExitCode::from(code)
 }

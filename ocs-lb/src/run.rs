@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::socket::Socket;
-use crate::admin::{self, Filter, Source};
+use crate::admin::{self, Clear, Filter, Reset, Source};
 use crate::conflict;
 use crate::datapath::handle::Handle;
 use crate::datapath::owner::{self, Message};
@@ -22,7 +22,7 @@ use crate::metrics::server::{self, SnapshotFn};
 use crate::model::{AdminSocket, Model, Unknown};
 use crate::neighbor::{self, Neighbor, Netlink};
 use crate::setup::{Running, ephemeral_ports, set_up};
-use crate::snapshot::{FlowView, Snapshot, StickyView, Unavailable};
+use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
 
 /// Time between two looks for sockets of a process that is taken over.
 const TAKE_OVER_POLL: Duration = Duration::from_secs(2);
@@ -82,7 +82,7 @@ async fn serve(model: Model, take_over: bool, cancel: CancellationToken) -> anyh
         finish_take_over(&handle, Arc::clone(&model));
     }
     hand_on(neighbors, &handle, Message::Neighbor);
-    let mut checks = check_health(targets, &handle, cancel.clone());
+    let mut checks = check_health(targets, &handle, cancel.clone()).await?;
     let mut servers = serve_all(listener, sockets, &handle, &cancel);
     drop(handle);
     tracing::info!(clusters = model.clusters.len(), "forwarding");
@@ -213,11 +213,16 @@ fn taken(model: &Model, running: &Running, id: usize, slot: usize) -> (u16, u16)
     taken
 }
 
-fn check_health(targets: Vec<Target>, handle: &Handle, cancel: CancellationToken) -> JoinSet<()> {
+async fn check_health(
+    targets: Vec<Target>,
+    handle: &Handle,
+    cancel: CancellationToken,
+) -> anyhow::Result<JoinSet<()>> {
     let (sender, facts) = mpsc::channel(256);
     let checks = health::spawn(targets, sender, cancel);
     hand_on(facts, handle, Message::Health);
-    checks
+    handle.tell(Message::Observers(checks.observers)).await?;
+    Ok(checks.tasks)
 }
 
 fn watch_neighbors() -> anyhow::Result<mpsc::Receiver<Neighbor>> {
@@ -269,5 +274,17 @@ impl Source for Handle {
     ) -> BoxFuture<'_, Result<mpsc::Receiver<StickyView>, Unavailable>> {
         let entries = Handle::sticky(self, move |view| filter.sticky(view));
         Box::pin(async move { Ok(entries) })
+    }
+
+    fn events(&self) -> BoxFuture<'_, Result<Vec<EventView>, Unavailable>> {
+        Box::pin(Handle::events(self))
+    }
+
+    fn reset(&self, wanted: Reset) -> BoxFuture<'_, Result<KilledView, Unavailable>> {
+        Box::pin(Handle::reset(self, wanted))
+    }
+
+    fn clear(&self, wanted: Clear) -> BoxFuture<'_, Result<u64, Unavailable>> {
+        Box::pin(Handle::clear(self, wanted))
     }
 }

@@ -17,9 +17,6 @@ use crate::model::snat::auto_range;
 use crate::model::{AttachMode, Cluster, Interfaces, LogLevel, Model, Snat, Unknown, policy};
 use crate::neighbor::{Link, Netlink, Route};
 
-/// Resets a second, over all CPUs.
-const RESETS_PER_SECOND: u32 = 10_000;
-
 /// A datapath that forwards; dropping it detaches.
 pub struct Running {
     /// Programs and maps.
@@ -236,6 +233,15 @@ pub fn ephemeral_ports() -> anyhow::Result<(u16, u16)> {
     }
 }
 
+/// Kinds of events that the datapath tells: all but changes of sticky entries,
+/// which `show sticky` has and which nobody would read one by one.
+fn wanted_events() -> u32 {
+    EventKind::ALL
+        .iter()
+        .filter(|kind| **kind != EventKind::Sticky)
+        .fold(0, |mask, kind| mask | kind.bit())
+}
+
 fn fill(
     model: &Model,
     network: &Network,
@@ -249,16 +255,16 @@ fn fill(
     apply::set_settings(
         &mut loaded.maps,
         Settings {
-            resets_per_cpu: (RESETS_PER_SECOND / cpus).max(1),
+            resets_per_cpu: (model.unknown_resets / cpus).max(1),
             port_maps: sizes.port_maps,
             half_open: sizes.half_open,
-            events: EventKind::NeighborNeeded.bit(),
+            events: wanted_events(),
         },
     )?;
     for (id, cluster) in model.clusters.iter().enumerate() {
         // A backend is up until its first check fails (HAProxy).
         let healthy = vec![true; cluster.backends.len()];
-        let policy = policy::cluster(cluster, &healthy, unknown);
+        let policy = policy::cluster(cluster, &healthy, policy::Host::of(model, id, unknown));
         apply::set_cluster(&mut loaded.maps, id as u16, &policy)?;
     }
     for edit in plan(model, reach, &host)? {

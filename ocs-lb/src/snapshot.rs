@@ -28,6 +28,9 @@ pub struct Snapshot {
     /// Events of the datapath that found their ring full.
     #[serde(default)]
     pub events_lost: u64,
+    /// Resets for killed flows.
+    #[serde(default)]
+    pub resets: ResetView,
 }
 
 /// One attached interface.
@@ -56,6 +59,16 @@ pub struct ClusterView {
     pub live: u32,
     /// Half-open flows, as the datapath counts them.
     pub pending: u32,
+    /// Flows that are over and whose SNAT port rests.
+    #[serde(default)]
+    pub resting: u32,
+    /// Half-open flows that moved to another backend, by reason.
+    #[serde(default)]
+    pub redispatches: BTreeMap<String, u64>,
+    /// New flows on a port whose rest was not over, where the server's
+    /// TIME_WAIT lets the SYN in.
+    #[serde(default)]
+    pub ports_reused: u64,
     /// New flows whose client had a usable sticky entry.
     pub sticky_hits: u64,
     /// New flows of a sticky cluster whose client had none.
@@ -97,6 +110,10 @@ pub struct BackendView {
     pub bytes_in: u64,
     /// Bytes backend to client, ended flows only.
     pub bytes_out: u64,
+    /// Established flows that were reset, by reason: by the server itself, or
+    /// by us.
+    #[serde(default)]
+    pub resets: BTreeMap<String, u64>,
     /// Health checks by result; `ok` or the kind of failure.
     pub checks: BTreeMap<String, u64>,
     /// How long those checks took.
@@ -148,8 +165,14 @@ pub struct SnatView {
     pub backend: String,
     /// Port on the backend.
     pub port: u16,
-    /// Ports in use.
+    /// Ports in use, resting ones included.
     pub used: u32,
+    /// Of these, ports whose flow is over and which rest.
+    #[serde(default)]
+    pub resting: u32,
+    /// New flows that found no port.
+    #[serde(default)]
+    pub failures: u64,
     /// Ports in all.
     pub limit: u32,
 }
@@ -182,6 +205,79 @@ pub struct SweepView {
     pub established: u64,
     /// Flows whose entries rest after their end.
     pub resting: u64,
+}
+
+/// What became of the resets that the controller sends for killed flows, two a
+/// flow. The datapath answers those that were not sent when their side sends.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ResetView {
+    /// Handed to the kernel.
+    pub sent: u64,
+    /// No MAC is known for their next hop.
+    pub no_next_hop: u64,
+    /// The kernel refused them.
+    pub failed: u64,
+    /// Flows whose record found the ring full.
+    pub untold: u64,
+}
+
+/// What came of an operator's reset.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KilledView {
+    /// Flows reset.
+    pub killed: u64,
+    /// Of these, flows whose sides hear of it only when they send.
+    pub untold: u64,
+    /// Whether that was all; if not, it goes on and the log has the sum.
+    pub done: bool,
+}
+
+/// One event of the datapath, as `show events` lists it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Wall clock, seconds since 1970.
+    pub at: f64,
+    /// What happened.
+    pub kind: String,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Cluster's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// Client address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<IpAddr>,
+    /// Client port.
+    pub client_port: u16,
+    /// VIP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vip: Option<IpAddr>,
+    /// Port on the VIP.
+    pub vip_port: u16,
+    /// SNAT address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snat: Option<IpAddr>,
+    /// SNAT port.
+    pub snat_port: u16,
+    /// Backend's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// The backend before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// A neighbour whose MAC is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbor: Option<IpAddr>,
+    /// Its interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ifindex: Option<u32>,
+    /// Seconds since the first SYN.
+    pub age: f64,
+    /// Bytes client to backend.
+    pub bytes_in: u64,
+    /// Bytes backend to client.
+    pub bytes_out: u64,
 }
 
 /// One flow, as `show flows` lists it.

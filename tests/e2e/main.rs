@@ -2,12 +2,17 @@
 //! between, as users start it. They need root:
 //! `cargo build -p ocs-lb && cargo test -p ocs-lb-tests --test e2e -- --ignored --test-threads=1`.
 
+mod churn;
 mod flows;
 mod health;
 mod host;
 mod lab;
 mod limits;
+mod operator;
 mod parity;
 mod peers;
+mod redispatch;
+mod snat;
 mod spread;
+mod tuple;
 mod world;

@@ -11,7 +11,7 @@ use ocs_lb_test_support::topology::{Arms, SERVERS, Topology};
 
 use crate::world::{Scratch, binary};
 
-fn has(program: &str) -> bool {
+pub fn has(program: &str) -> bool {
     let there = ["/usr/bin", "/usr/sbin"]
         .iter()
         .any(|place| std::path::Path::new(place).join(program).exists());

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ocs_lb_test_support::PORTS;
 use ocs_lb_test_support::balancer::Balancer;
 use ocs_lb_test_support::server::Server;
+use ocs_lb_test_support::tcp;
 use ocs_lb_test_support::topology::{Arms, CLIENTS, SERVERS, Topology, client, vip};
 use serde_json::Value;
 
@@ -59,6 +60,10 @@ impl World {
 
     pub fn with(arms: Arms, config: &str) -> Self {
         let topology = Topology::new(arms).expect("namespaces");
+        for namespace in &topology.servers {
+            let set = namespace.run(|| tcp::sysctl("tcp_syncookies", "1"));
+            set.expect("namespace").expect("the sysctl");
+        }
         let servers = (0..SERVERS.len())
             .map(|number| Some(start_server(&topology, number)))
             .collect();

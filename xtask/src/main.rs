@@ -9,6 +9,7 @@ mod run;
 mod setup;
 mod test;
 mod tools;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Loads every program on older kernels, in a guest
+    VmLoad,
     /// What CI runs
     Ci,
     /// Removes what a killed lab left behind
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Run { once: _, balancer } => run::run(&balancer),
         Command::Test => test::test(),
         Command::Bench { names, json } => bench::bench(&names, json.as_deref()),
+        Command::VmLoad => vm::load(),
         Command::Ci => ci::ci(),
         Command::Clean => clean::clean(),
     };

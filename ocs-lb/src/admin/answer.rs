@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::{ClusterView, InterfaceView, SnatView};
+use crate::snapshot::{ClusterView, EventView, InterfaceView, SnatView};
 
 /// The answer to `show backends`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -24,6 +24,20 @@ pub struct Drops {
 pub struct Snat {
     /// Destinations with their ports.
     pub snat: Vec<SnatView>,
+}
+
+/// The answer to `show events`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Events {
+    /// Events, oldest first.
+    pub events: Vec<EventView>,
+}
+
+/// The answer to `clear sticky`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cleared {
+    /// Entries that were forgotten.
+    pub cleared: u64,
 }
 
 /// The answer to what cannot be served, or how a stream ends that broke.

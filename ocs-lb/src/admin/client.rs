@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::answer::Failure;
+use super::change::Change;
 use super::request::Request;
 
 /// Longer than the server lets its source be silent, so that it can say so.
@@ -75,8 +76,20 @@ pub struct Answer {
 /// # Errors
 /// When there is no controller, or it may not be asked.
 pub fn ask(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
+    send(socket, request.to_line())
+}
+
+/// Sends `change` to the controller behind `socket`.
+///
+/// # Errors
+/// As [`ask`].
+pub fn change(socket: &Path, change: &Change) -> Result<Answer, ClientError> {
+    send(socket, change.to_line())
+}
+
+fn send(socket: &Path, line: serde_json::Result<String>) -> Result<Answer, ClientError> {
     let failed = |source| ClientError::io(socket, source);
-    let line = request.to_line().map_err(io::Error::from).map_err(failed)?;
+    let line = line.map_err(io::Error::from).map_err(failed)?;
     let mut stream = UnixStream::connect(socket).map_err(failed)?;
     stream.set_read_timeout(Some(READ_LIMIT)).map_err(failed)?;
     stream

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
-use crate::snapshot::{BackendView, ClusterView, FlowView, SnatView, StickyView};
+use crate::snapshot::{BackendView, ClusterView, EventView, FlowView, SnatView, StickyView};
 
 /// Conditions that must all hold; an absent one always does.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,22 @@ impl Filter {
         named(&self.cluster, &entry.cluster)
             && named(&self.backend, &entry.backend)
             && self.client.is_none_or(|e| e.address == entry.client)
+    }
+
+    /// Whether an event is meant. What it does not name is not asked for.
+    pub fn event(&self, event: &EventView) -> bool {
+        let names =
+            |wanted: &Option<String>, given: &Option<String>| wanted.is_none() || wanted == given;
+        let at = |wanted: Option<Endpoint>, address: Option<_>, port| {
+            wanted.is_none_or(|e| address.is_some_and(|address| e.matches(address, port)))
+        };
+        let on = names(&self.backend, &event.backend)
+            || (event.before.is_some() && names(&self.backend, &event.before));
+        names(&self.cluster, &event.cluster)
+            && on
+            && at(self.client, event.client, event.client_port)
+            && at(self.vip, event.vip, event.vip_port)
+            && at(self.snat, event.snat, event.snat_port)
     }
 
     /// Whether a backend of a cluster is meant.
@@ -205,6 +221,34 @@ mod tests {
                 expected,
                 "{json}"
             );
+        }
+    }
+
+    #[test]
+    fn events_are_those_that_name_it() {
+        let moved = EventView {
+            cluster: Some("ocs".into()),
+            client: Some([203, 0, 113, 5].into()),
+            client_port: 50000,
+            backend: Some("b".into()),
+            before: Some("a".into()),
+            ..EventView::default()
+        };
+        let needed = EventView::default();
+        for (json, is_moved, is_needed) in [
+            ("{}", true, true),
+            (r#"{"cluster": "ocs"}"#, true, false),
+            (r#"{"cluster": "lync"}"#, false, false),
+            (r#"{"backend": "a"}"#, true, false),
+            (r#"{"backend": "b"}"#, true, false),
+            (r#"{"backend": "c"}"#, false, false),
+            (r#"{"client": "203.0.113.5"}"#, true, false),
+            (r#"{"client": "203.0.113.5:1"}"#, false, false),
+            (r#"{"snat": "198.51.100.1"}"#, false, false),
+        ] {
+            let filter = filter(json);
+            assert_eq!(filter.event(&moved), is_moved, "{json}");
+            assert_eq!(filter.event(&needed), is_needed, "{json}");
         }
     }
 

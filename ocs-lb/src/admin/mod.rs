@@ -2,9 +2,11 @@
 //!
 //! `{"show": "backends"}` and its filters come in on a UNIX stream; the answer
 //! is one object (`flows` and `sticky`: one object a line), then the end of the
-//! stream. A request that cannot be served is answered `{"error": "..."}`.
+//! stream. `{"change": "reset-backend", ...}` asks for something to be done, and
+//! the answer comes when it is. A request that cannot be served is answered `{"error": "..."}`.
 
 pub mod answer;
+pub mod change;
 pub mod client;
 pub mod endpoint;
 pub mod filter;
@@ -15,8 +17,9 @@ pub mod socket;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use crate::snapshot::{FlowView, Snapshot, StickyView, Unavailable};
+use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
 
+pub use change::{Change, Clear, Reset};
 pub use endpoint::Endpoint;
 pub use filter::Filter;
 pub use request::{Request, Show};
@@ -38,4 +41,13 @@ pub trait Source: Send + Sync + 'static {
         &self,
         filter: Filter,
     ) -> BoxFuture<'_, Result<mpsc::Receiver<StickyView>, Unavailable>>;
+
+    /// The last events, oldest first.
+    fn events(&self) -> BoxFuture<'_, Result<Vec<EventView>, Unavailable>>;
+
+    /// Resets flows; answers when they are reset, or that it goes on.
+    fn reset(&self, wanted: Reset) -> BoxFuture<'_, Result<KilledView, Unavailable>>;
+
+    /// Forgets sticky entries; how many.
+    fn clear(&self, wanted: Clear) -> BoxFuture<'_, Result<u64, Unavailable>>;
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
+use super::change::Change;
 use super::filter::Filter;
 
 /// Something that can be shown.
@@ -20,16 +21,19 @@ pub enum Show {
     Drops,
     /// SNAT ports in use.
     Snat,
+    /// The last events.
+    Events,
 }
 
 impl Show {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Backends,
         Self::Flows,
         Self::Sticky,
         Self::Drops,
         Self::Snat,
+        Self::Events,
     ];
 
     /// Its name in requests and on the command line.
@@ -40,6 +44,7 @@ impl Show {
             Self::Sticky => "sticky",
             Self::Drops => "drops",
             Self::Snat => "snat",
+            Self::Events => "events",
         }
     }
 
@@ -59,6 +64,7 @@ impl Show {
             Self::Sticky => &["cluster", "backend", "client"],
             Self::Drops => &[],
             Self::Snat => &["cluster", "backend", "snat"],
+            Self::Events => &["cluster", "backend", "client", "vip", "snat"],
         }
     }
 }
@@ -87,10 +93,13 @@ pub enum RequestError {
     #[error("a request is one JSON object: {0}")]
     NotAnObject(String),
     /// No `show`, or it is not a string.
-    #[error("a request has \"show\": one of backends, flows, sticky, drops, snat")]
+    #[error("a request has \"show\": one of backends, flows, sticky, drops, snat, events")]
     NoShow,
+    /// A `change` that there is not.
+    #[error("{0}")]
+    Change(String),
     /// A `show` of something else.
-    #[error("cannot show `{0}`; it is one of backends, flows, sticky, drops, snat")]
+    #[error("cannot show `{0}`; it is one of backends, flows, sticky, drops, snat, events")]
     UnknownShow(String),
     /// A key or value that no filter has.
     #[error("{0}")]
@@ -105,7 +114,33 @@ pub enum RequestError {
     },
 }
 
-/// One request.
+/// What a line asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Asked {
+    /// To be shown something.
+    Show(Request),
+    /// Something to be done.
+    Change(Change),
+}
+
+impl Asked {
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// As [`Request::parse`], and a change that is none.
+    pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
+        let is_change = serde_json::from_slice::<Map<String, Value>>(line)
+            .is_ok_and(|object| object.contains_key("change"));
+        if !is_change {
+            return Request::parse(line).map(Self::Show);
+        }
+        serde_json::from_slice(line)
+            .map(Self::Change)
+            .map_err(|error| RequestError::Change(error.to_string()))
+    }
+}
+
+/// A request to be shown something.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// What is to be shown.
@@ -188,7 +223,16 @@ mod tests {
             ("show info", "a request is one JSON object"),
             ("{}", "a request has \"show\""),
             (r#"{"show": 7}"#, "a request has \"show\""),
-            (r#"{"show": "events"}"#, "cannot show `events`"),
+            (r#"{"show": "threads"}"#, "cannot show `threads`"),
+            (
+                r#"{"change": "reboot"}"#,
+                "unknown variant `reboot`, expected one of",
+            ),
+            (r#"{"change": "reset-client"}"#, "missing field `client`"),
+            (
+                r#"{"change": "clear-sticky", "cluster": "a", "state": "up"}"#,
+                "unknown field `state`",
+            ),
             (
                 r#"{"show": "flows", "clutser": "ocs"}"#,
                 "unknown field `clutser`",
@@ -206,7 +250,7 @@ mod tests {
                 "`sticky` has no `older_than_secs`",
             ),
         ] {
-            let error = Request::parse(line.as_bytes()).unwrap_err().to_string();
+            let error = Asked::parse(line.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{line}: {error}");
         }
     }

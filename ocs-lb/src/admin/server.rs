@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::answer::{Backends, Drops, Failure, Snat};
-use super::request::{Request, Show};
+use super::answer::{Backends, Cleared, Drops, Events, Failure, Snat};
+use super::change::{Change, Clear, Reset};
+use super::request::{Asked, Request, Show};
 use super::socket::Socket;
 use super::{Filter, Source};
 use crate::snapshot::Unavailable;
@@ -68,6 +69,8 @@ fn turn_away(stream: &UnixStream) {
 }
 
 async fn client(mut stream: UnixStream, source: &dyn Source, idle: Duration) -> io::Result<()> {
+    // Who asks; a change is logged with it.
+    let asker = stream.peer_cred().ok();
     let (read, write) = stream.split();
     let mut out = Answer {
         writer: BufWriter::with_capacity(LINE_MAX, write),
@@ -81,9 +84,15 @@ async fn client(mut stream: UnixStream, source: &dyn Source, idle: Duration) -> 
         Ok(read) => match read? {
             0 => return Ok(()),
             length if length > LINE_MAX => out.fail("the request is too long").await?,
-            _ => match Request::parse(&line) {
+            _ => match Asked::parse(&line) {
                 Err(error) => out.fail(&error.to_string()).await?,
-                Ok(request) => out.show(request, source).await?,
+                Ok(Asked::Show(request)) => out.show(request, source).await?,
+                Ok(Asked::Change(change)) => {
+                    let uid = asker.map(|asker| asker.uid());
+                    let pid = asker.and_then(|asker| asker.pid());
+                    info!(uid, pid, %change, "an operator's word");
+                    out.change(change, source).await?;
+                }
             },
         },
     }
@@ -108,6 +117,13 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
                 Err(reason) => Err(reason),
                 Ok(entries) => return self.stream(entries, &filter, Filter::sticky).await,
             },
+            Show::Events => match within(source.events()).await {
+                Err(reason) => Err(reason),
+                Ok(mut events) => {
+                    events.retain(|event| filter.event(event));
+                    return self.line(&Events { events }).await;
+                }
+            },
             Show::Backends | Show::Drops | Show::Snat => within(source.snapshot()).await,
         };
         let mut snapshot = match answered {
@@ -128,6 +144,32 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
                 let clusters = filter.clusters(snapshot.clusters);
                 self.line(&Backends { clusters }).await
             }
+        }
+    }
+
+    async fn change(&mut self, change: Change, source: &dyn Source) -> io::Result<()> {
+        let wanted = match change {
+            Change::ClearSticky {
+                cluster,
+                client,
+                backend,
+            } => {
+                let wanted = Clear {
+                    cluster,
+                    client,
+                    backend,
+                };
+                return match within(source.clear(wanted)).await {
+                    Ok(cleared) => self.line(&Cleared { cleared }).await,
+                    Err(reason) => self.fail(&reason).await,
+                };
+            }
+            Change::ResetBackend { cluster, backend } => Reset::Backend { cluster, backend },
+            Change::ResetClient { client } => Reset::Client { client },
+        };
+        match within(source.reset(wanted)).await {
+            Ok(killed) => self.line(&killed).await,
+            Err(reason) => self.fail(&reason).await,
         }
     }
 

@@ -1,9 +1,11 @@
 //! The command line: what can be typed, and what `show` prints.
 
+pub mod change;
 pub mod show;
 mod table;
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,8 +14,9 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::admin::request::RequestError;
-use crate::admin::{Endpoint, Filter, Request, Show};
+use crate::admin::{Change, Endpoint, Filter, Request, Show};
 
+pub use change::change;
 pub use show::show;
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -49,6 +52,21 @@ pub enum Command {
     },
     /// Ask a running controller.
     Show(ShowCommand),
+    /// Have a running controller do something.
+    Change(ChangeCommand),
+}
+
+/// A wish to a running controller.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChangeCommand {
+    /// The controller's runtime socket.
+    pub socket: PathBuf,
+    /// What is to be done.
+    pub change: Change,
+    /// Whether it is done without a question.
+    pub yes: bool,
+    /// Whether the answer is printed as JSON.
+    pub json: bool,
 }
 
 /// A question to a running controller.
@@ -98,6 +116,69 @@ enum Verb {
     },
     /// Ask a running controller
     Show(ShowArgs),
+    /// Reset flows: both sides get a RST
+    #[command(subcommand)]
+    Reset(ResetVerb),
+    /// Forget what a running controller's datapath remembers
+    #[command(subcommand)]
+    Clear(ClearVerb),
+}
+
+#[derive(Debug, Subcommand)]
+enum ResetVerb {
+    /// Every flow of a backend
+    Backend {
+        /// The backend
+        #[arg(value_name = "CLUSTER/NAME", value_parser = backend_name)]
+        backend: (String, String),
+        #[command(flatten)]
+        how: How,
+    },
+    /// Every flow of a client
+    Client {
+        /// Its address
+        #[arg(value_name = "ADDR")]
+        client: IpAddr,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ClearVerb {
+    /// Sticky entries: their clients' next connections go where the algorithm says
+    Sticky {
+        /// The cluster
+        cluster: String,
+        /// Only of this client
+        #[arg(long, value_name = "ADDR")]
+        client: Option<IpAddr>,
+        /// Only of this backend
+        #[arg(long, value_name = "NAME")]
+        backend: Option<String>,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+#[derive(Debug, Args)]
+struct How {
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads `CLUSTER/NAME`.
+fn backend_name(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((cluster, name)) if !cluster.is_empty() && !name.is_empty() => {
+            Ok((cluster.to_owned(), name.to_owned()))
+        }
+        _ => Err("a backend is named CLUSTER/NAME".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +223,7 @@ impl ValueEnum for Show {
             Self::Sticky => "Sticky clients and their backends",
             Self::Drops => "Packets by interface, verdict and reason",
             Self::Snat => "SNAT ports in use by destination",
+            Self::Events => "The last events of each kind",
         };
         Some(PossibleValue::new(self.name()).help(help))
     }
@@ -183,7 +265,41 @@ where
                 json,
             })
         }
+        Verb::Reset(verb) => {
+            let (change, how) = match verb {
+                ResetVerb::Backend { backend, how } => {
+                    let (cluster, backend) = backend;
+                    (Change::ResetBackend { cluster, backend }, how)
+                }
+                ResetVerb::Client { client, how } => (Change::ResetClient { client }, how),
+            };
+            how.command(socket, change)
+        }
+        Verb::Clear(ClearVerb::Sticky {
+            cluster,
+            client,
+            backend,
+            how,
+        }) => {
+            let change = Change::ClearSticky {
+                cluster,
+                client,
+                backend,
+            };
+            how.command(socket, change)
+        }
     })
+}
+
+impl How {
+    fn command(self, socket: PathBuf, change: Change) -> Command {
+        Command::Change(ChangeCommand {
+            socket,
+            change,
+            yes: self.yes,
+            json: self.json,
+        })
+    }
 }
 
 impl ShowArgs {
@@ -216,84 +332,4 @@ fn usage(error: RequestError) -> clap::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Result<Command, clap::Error> {
-        try_parse(line.split(' '))
-    }
-
-    #[test]
-    fn definitions_are_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn run_and_check_have_defaults() {
-        assert_eq!(
-            parsed("ocs-lb run").unwrap(),
-            Command::Run {
-                config: DEFAULT_CONFIG.into(),
-                detach_on_exit: false,
-                take_over: false
-            }
-        );
-        assert_eq!(
-            parsed("ocs-lb run --config x.yaml --detach-on-exit").unwrap(),
-            Command::Run {
-                config: "x.yaml".into(),
-                detach_on_exit: true,
-                take_over: false
-            }
-        );
-        assert_eq!(
-            parsed("ocs-lb check --json").unwrap(),
-            Command::Check {
-                config: DEFAULT_CONFIG.into(),
-                json: true
-            }
-        );
-    }
-
-    #[test]
-    fn show_carries_its_filters() {
-        let line =
-            "ocs-lb show flows --json --cluster ocs --client 203.0.113.5 --vip 192.0.2.1:443 \
-            --snat 198.51.100.1 --state half-open --older-than 30m --socket /tmp/s"
-                .replace("            ", "");
-        let Command::Show(command) = parsed(&line).unwrap() else {
-            panic!("{line}");
-        };
-        assert!(command.json);
-        assert_eq!(command.socket, PathBuf::from("/tmp/s"));
-        let filter = command.request.filter;
-        assert_eq!(filter.older_than_secs, Some(1800.0));
-        assert_eq!(filter.vip.unwrap().port, Some(443));
-        assert_eq!(filter.used().len(), 6);
-    }
-
-    #[test]
-    fn wrong_usage_exits_with_2() {
-        for line in [
-            "ocs-lb",
-            "ocs-lb frobnicate",
-            "ocs-lb show",
-            "ocs-lb show events",
-            "ocs-lb show drops --cluster ocs",
-            "ocs-lb show sticky --older-than 3s",
-            "ocs-lb show flows --older-than soon",
-            "ocs-lb show flows --client host",
-            "ocs-lb run --json",
-        ] {
-            let error = parsed(line).unwrap_err();
-            assert_eq!(error.exit_code(), i32::from(EXIT_USAGE), "{line}: {error}");
-        }
-        for line in ["ocs-lb --version", "ocs-lb --help", "ocs-lb show --help"] {
-            assert_eq!(
-                parsed(line).unwrap_err().exit_code(),
-                i32::from(EXIT_DONE),
-                "{line}"
-            );
-        }
-    }
-}
+mod tests;

@@ -1,16 +1,18 @@
 //! `ocs-lb show`: asks the controller, prints tables or JSON.
 
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 
 use super::table::{Column, Pager, bytes, number, seconds, text};
 use super::{EXIT_DONE, EXIT_FAILED, ShowCommand};
 use crate::admin::Show;
-use crate::admin::answer::{Backends, Drops, Snat};
+use crate::admin::answer::{Backends, Drops, Events, Snat};
 use crate::admin::client::{self, Answer, ClientError};
-use crate::snapshot::{ClusterView, FlowView, InterfaceView, SnatView, StickyView};
+use crate::snapshot::{ClusterView, EventView, FlowView, InterfaceView, SnatView, StickyView};
 
 /// Asks, and prints the answer on standard output or the reason why there is
 /// none on standard error. A reader that leaves early is no failure.
@@ -57,6 +59,10 @@ fn print(command: &ShowCommand, out: &mut impl Write) -> Result<(), ShowError> {
         (Show::Snat, false) => {
             let Snat { snat: all } = object(&mut answer)?;
             Ok(snat(&all, out)?)
+        }
+        (Show::Events, false) => {
+            let Events { events: all } = object(&mut answer)?;
+            Ok(events(&all, out)?)
         }
     }
 }
@@ -116,7 +122,7 @@ const FLOWS: &[Column] = &[
 ];
 
 fn flow(flow: FlowView) -> Vec<String> {
-    let at = |address, port| std::net::SocketAddr::new(address, port).to_string();
+    let at = |address, port| SocketAddr::new(address, port).to_string();
     vec![
         flow.cluster,
         at(flow.client, flow.client_port),
@@ -227,6 +233,7 @@ const SNAT: &[Column] = &[
     text("BACKEND"),
     number("PORT"),
     number("USED"),
+    number("RESTING"),
     number("LIMIT"),
     number("USED %"),
 ];
@@ -241,6 +248,7 @@ fn snat(destinations: &[SnatView], out: &mut impl Write) -> io::Result<()> {
             destination.backend.clone(),
             destination.port.to_string(),
             destination.used.to_string(),
+            destination.resting.to_string(),
             destination.limit.to_string(),
             format!("{share:.1}"),
         ])?;
@@ -248,80 +256,56 @@ fn snat(destinations: &[SnatView], out: &mut impl Write) -> io::Result<()> {
     table.finish()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::admin::server::tests::{Memory, Running};
-    use crate::admin::{Filter, Request};
+const EVENTS: &[Column] = &[
+    text("TIME"),
+    text("EVENT"),
+    text("REASON"),
+    text("CLUSTER"),
+    text("CLIENT"),
+    text("VIP"),
+    text("BACKEND"),
+    number("AGE"),
+    number("IN"),
+    number("OUT"),
+];
 
-    /// What `show` prints of a controller with `flows` flows.
-    async fn printed(show: Show, json: bool, flows: u16) -> String {
-        let server = Running::start(Memory { flows, gone: false }).await;
-        let command = ShowCommand {
-            socket: server.path.clone(),
-            request: Request::new(show, Filter::default()).unwrap(),
-            json,
-        };
-        let text = tokio::task::spawn_blocking(move || {
-            let mut out = Vec::new();
-            print(&command, &mut out).unwrap();
-            String::from_utf8(out).unwrap()
-        });
-        let text = text.await.unwrap();
-        server.stop().await;
-        text
+fn events(events: &[EventView], out: &mut impl Write) -> io::Result<()> {
+    let mut table = Pager::new(out, EVENTS);
+    for event in events {
+        table.row(cells(event))?;
     }
-
-    #[tokio::test]
-    async fn tables_are_for_people() {
-        let cases: [(Show, &str); 5] = [
-            (
-                Show::Backends,
-                "CLUSTER BACKEND   ADDRESS       STATE READY ROLE   WEIGHT LIVE PENDING TOTAL IN OUT LAST CHECK\n\
-                 ocs     OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n\
-                 lync    OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n",
-            ),
-            (
-                Show::Flows,
-                "CLUSTER CLIENT        VIP           SNAT           BACKEND   TO                STATE       IDLE IN  OUT\n\
-                 ocs     203.0.113.5:0 192.0.2.1:443 198.51.100.1:0 OCS_Node1 198.51.100.10:443 established 1.5s  1 2.0K\n",
-            ),
-            (
-                Show::Sticky,
-                "CLUSTER CLIENT      BACKEND   EXPIRES\n\
-                 ocs     203.0.113.5 OCS_Node1  29m59s\n\
-                 lync    203.0.113.5 OCS_Node1  29m59s\n",
-            ),
-            (
-                Show::Drops,
-                "INTERFACE VERDICT REASON PACKETS\n\
-                 eth0      drop    limit        4\n",
-            ),
-            (
-                Show::Snat,
-                "CLUSTER ADDRESS      BACKEND   PORT USED LIMIT USED %\n\
-                 ocs     198.51.100.1 OCS_Node1  443    5  1000    0.5\n\
-                 lync    198.51.100.1 OCS_Node1  443    5  1000    0.5\n",
-            ),
-        ];
-        for (show, expected) in cases {
-            let text = printed(show, false, 1).await;
-            assert_eq!(text, expected, "show {show}:\n{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn json_is_one_value() {
-        for show in Show::ALL {
-            for flows in [0, 1, 3] {
-                let text = printed(show, true, flows).await;
-                let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-                match show {
-                    Show::Flows => assert_eq!(value.as_array().unwrap().len(), usize::from(flows)),
-                    Show::Sticky => assert_eq!(value.as_array().unwrap().len(), 2),
-                    _ => assert!(value.is_object(), "{text}"),
-                }
-            }
-        }
-    }
+    table.finish()
 }
+
+fn cells(event: &EventView) -> Vec<String> {
+    let time = Duration::try_from_secs_f64(event.at).unwrap_or_default();
+    let at = |address: Option<IpAddr>, port| {
+        address.map_or_else(String::new, |ip| SocketAddr::new(ip, port).to_string())
+    };
+    let client = match (event.neighbor, event.ifindex) {
+        (Some(neighbor), Some(ifindex)) => format!("{neighbor} dev {ifindex}"),
+        _ => at(event.client, event.client_port),
+    };
+    let backend = event.backend.clone().unwrap_or_default();
+    // What did not happen has neither age nor bytes.
+    let lived = matches!(&*event.kind, "open" | "close");
+    let figure = |shown: String| if lived { shown } else { String::new() };
+    vec![
+        humantime::format_rfc3339_millis(UNIX_EPOCH + time).to_string(),
+        event.kind.clone(),
+        event.reason.clone().unwrap_or_default(),
+        event.cluster.clone().unwrap_or_default(),
+        client,
+        at(event.vip, event.vip_port),
+        match &event.before {
+            Some(before) => format!("{before} -> {backend}"),
+            None => backend,
+        },
+        figure(seconds(event.age)),
+        figure(bytes(event.bytes_in)),
+        figure(bytes(event.bytes_out)),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

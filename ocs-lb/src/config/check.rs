@@ -4,10 +4,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::address::port;
-use super::gate::only_boolean;
 use super::problem::Report;
 use super::tree::Node;
-use super::value::{duration, number, word};
+use super::value::{boolean, duration, number, word};
 use crate::model::Check;
 
 const KEYS: [&str; 9] = [
@@ -67,6 +66,7 @@ const DEFAULT: PartialCheck = PartialCheck {
         timeout: Duration::from_secs(2),
         rise: 2,
         fall: 3,
+        observe: false,
     },
 };
 
@@ -91,9 +91,6 @@ pub(super) fn check(node: Option<&Node>, report: &mut Report<'_>) -> Option<Part
     if is_tcp {
         fields.refuse_keys(&KEYS_OF_OTHER_TYPES, report);
     }
-    if let Some(node) = fields.get("observe") {
-        only_boolean(node, report, false);
-    }
     let base = DEFAULT.check;
     let interval =
         |key, report: &mut Report<'_>| fields.value(key, report, |n, r| duration(n, r, INTERVALS));
@@ -105,6 +102,7 @@ pub(super) fn check(node: Option<&Node>, report: &mut Report<'_>) -> Option<Part
     let timeout = fields.value("timeout", report, |n, r| duration(n, r, TIMEOUTS));
     let rise = fields.value("rise", report, |n, r| number(n, r, COUNTS));
     let fall = fields.value("fall", report, |n, r| number(n, r, COUNTS));
+    let observe = fields.value("observe", report, boolean);
     Some(PartialCheck {
         port: fields.value("port", report, port),
         check: Check {
@@ -115,6 +113,7 @@ pub(super) fn check(node: Option<&Node>, report: &mut Report<'_>) -> Option<Part
             timeout: timeout.unwrap_or(base.timeout),
             rise: rise.unwrap_or(base.rise),
             fall: fall.unwrap_or(base.fall),
+            observe: observe.unwrap_or(base.observe),
         },
     })
 }

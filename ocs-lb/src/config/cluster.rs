@@ -3,14 +3,17 @@
 use super::access::Fields;
 use super::address::{ports, vip};
 use super::backend::{self, backends};
-use super::policy::{STICKY, SnatPlaces, refuse, snat, sticky, timeouts};
+use super::policy::{
+    REDISPATCH_AFTER, STICKY, SnatPlaces, on_backend_down, persist, redispatch_after, refuse, snat,
+    sticky, timeouts,
+};
 use super::problem::{Place, Report};
 use super::tree::Node;
 use super::value::{name, number, word};
 use super::{check, gate};
-use crate::model::{Balance, Cluster, Port, Snat, Unknown, Unserved};
+use crate::model::{Balance, Cluster, Persist, Port, Snat, Unknown, Unserved};
 
-const OWN_KEYS: [&str; 13] = [
+const OWN_KEYS: [&str; 16] = [
     "name",
     "vips",
     "ports",
@@ -22,6 +25,9 @@ const OWN_KEYS: [&str; 13] = [
     "unserved",
     "unknown",
     "timeouts",
+    "redispatch_after",
+    "persist",
+    "on_backend_down",
     "check",
     "backends",
 ];
@@ -113,6 +119,13 @@ pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Op
             .value("unknown", report, unknown)
             .unwrap_or(Unknown::Reset),
         timeouts: timeouts(fields.get("timeouts"), report),
+        redispatch_after: fields
+            .value("redispatch_after", report, redispatch_after)
+            .unwrap_or(REDISPATCH_AFTER),
+        persist: fields
+            .value("persist", report, persist)
+            .unwrap_or(Persist::Redispatch),
+        on_backend_down: on_backend_down(fields.get("on_backend_down"), report),
         backends: servers.iter().map(|s| s.backend.clone()).collect(),
     };
     Some(Decoded {

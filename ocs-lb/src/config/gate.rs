@@ -7,16 +7,13 @@ use super::value::{boolean, duration, invalid, number, only, unsupported, word};
 use std::time::Duration;
 
 /// Keys of a cluster that are all decoded here.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 7] = [
     "profile",
     "from",
     "allow",
     "deny",
-    "persist",
     "new_connections",
     "fragments",
-    "redispatch_after",
-    "on_backend_down",
     "slow_start",
 ];
 
@@ -69,9 +66,6 @@ pub(super) fn cluster(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {
             empty_list(node, report);
         }
     }
-    if let Some(node) = fields.get("persist") {
-        word(node, report, &[("redispatch", ())], &["haproxy", "strict"]);
-    }
     if let Some(node) = fields.get("new_connections")
         && let Some(limits) = node.fields(&["per_source", "total"], report)
     {
@@ -84,37 +78,7 @@ pub(super) fn cluster(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {
     if let Some(node) = fields.get("fragments") {
         word(node, report, &[("drop", ())], &["kernel"]);
     }
-    if let Some(node) = fields.get("redispatch_after") {
-        only_duration(node, report, Duration::from_millis(800));
-    }
-    on_backend_down(fields, real, report);
     slow_start(fields, real, report);
-}
-
-fn on_backend_down(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {
-    let mut keeps = false;
-    if let Some(node) = fields.get("on_backend_down")
-        && let Some(down) = node.fields(&["action", "rate", "guard"], report)
-    {
-        let action = down.value("action", report, |n, r| {
-            word(n, r, &[("keep", true), ("reset", false)], &[])
-        });
-        keeps = action == Some(true);
-        if let Some(node) = down.get("rate") {
-            only_number(node, report, 5000);
-        }
-        if let Some(node) = down.get("guard") {
-            only_boolean(node, report, true);
-        }
-    }
-    if real && !keeps {
-        let place = place_of(fields, "on_backend_down");
-        report.warn(
-            &place,
-            "this version keeps the flows of a backend that goes down; \
-             `on_backend_down: {action: keep}` says so",
-        );
-    }
 }
 
 fn slow_start(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {

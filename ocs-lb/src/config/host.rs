@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{socket_address, socket_path};
-use super::gate::only_number;
 use super::problem::Report;
 use super::tree::{Data, Node};
-use super::value::{duration, interface_name, invalid, only, size, word};
+use super::value::{duration, interface_name, invalid, number, only, size, word};
 use crate::model::{AdminSocket, AttachMode, Interface, Interfaces, Log, LogLevel, Tables};
 
 /// Most live or half-open flows of the host.
 pub(super) const MAX_FLOWS: u32 = 64_000_000;
 const MAX_HALF_OPEN: u32 = 4_194_304;
 const HALF_OPEN: u32 = 65_536;
+/// Most RSTs a second for packets of no flow.
+const MAX_RESETS: u32 = 10_000_000;
 
 /// `auto` or a list of names and `{name, mode}`.
 pub(super) fn interfaces(node: &Node, report: &mut Report<'_>) -> Option<Interfaces> {
@@ -88,13 +89,12 @@ pub(super) fn tables(node: Option<&Node>, report: &mut Report<'_>) -> Tables {
     tables
 }
 
-/// `{unknown_per_second}`, which is fixed in this version.
-pub(super) fn resets(node: &Node, report: &mut Report<'_>) {
-    if let Some(fields) = node.fields(&["unknown_per_second"], report)
-        && let Some(node) = fields.get("unknown_per_second")
-    {
-        only_number(node, report, 10_000);
-    }
+/// `{unknown_per_second}`: RSTs a second for packets of no flow.
+pub(super) fn resets(node: Option<&Node>, report: &mut Report<'_>) -> u32 {
+    let range = 1..=MAX_RESETS;
+    node.and_then(|n| n.fields(&["unknown_per_second"], report))
+        .and_then(|f| f.value("unknown_per_second", report, |n, r| number(n, r, range)))
+        .unwrap_or(10_000)
 }
 
 /// `{interval}`.

@@ -137,9 +137,6 @@ fn decode(root: &Node, report: &mut Report<'_>) -> Option<Model> {
     if let Some(node) = fields.get("manage_addresses") {
         gate::only_boolean(node, report, false);
     }
-    if let Some(node) = fields.get("resets") {
-        host::resets(node, report);
-    }
     for key in ["stats", "connection_log"] {
         if let Some(node) = fields.get(key) {
             value::only(node, report, "off", matches!(node.data, Data::Map(_)));
@@ -154,6 +151,7 @@ fn decode(root: &Node, report: &mut Report<'_>) -> Option<Model> {
         manage_addresses: false,
         clusters: clusters.into_iter().map(|c| c.cluster).collect(),
         tables,
+        unknown_resets: host::resets(fields.get("resets"), report),
         sweep_interval: host::sweep(fields.get("sweep"), report),
         admin: host::admin(fields.get("admin"), report),
         metrics: host::metrics(fields.get("metrics"), report),

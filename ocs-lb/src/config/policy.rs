@@ -10,12 +10,20 @@ use super::address::{FIRST_SNAT_PORT, address, snat_ports};
 use super::gate::{only_boolean, only_duration};
 use super::problem::{Place, Report};
 use super::tree::{Data, Node};
-use super::value::{duration, invalid, size, unsupported, word};
-use crate::model::{Refuse, RefuseAction, Snat, Sticky, Timeouts};
+use super::value::{boolean, duration, invalid, number, size, unsupported, word};
+use crate::model::{
+    DownAction, OnBackendDown, Persist, Refuse, RefuseAction, Snat, Sticky, Timeouts,
+};
 
 /// Entries of a sticky table; the upper end locks about 6 GB.
 const STICKY_SIZES: RangeInclusive<u32> = 1..=67_108_864;
 const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(168 * 3600);
+
+/// Flows reset in a second; more than a host can tell is no pace.
+const RATES: RangeInclusive<u32> = 1..=1_000_000;
+
+/// The documented default of `redispatch_after`.
+pub(super) const REDISPATCH_AFTER: Duration = Duration::from_millis(800);
 
 /// The documented default of `sticky`.
 pub(super) const STICKY: Sticky = Sticky {
@@ -152,6 +160,43 @@ pub(super) fn timeouts(node: Option<&Node>, report: &mut Report<'_>) -> Timeouts
     }
     later_timeouts(fields, report);
     timeouts
+}
+
+/// The age of a try from which a SYN retransmission may move the flow.
+pub(super) fn redispatch_after(node: &Node, report: &mut Report<'_>) -> Option<Duration> {
+    duration(node, report, TIMES)
+}
+
+/// `redispatch`, `haproxy` or `strict`.
+pub(super) fn persist(node: &Node, report: &mut Report<'_>) -> Option<Persist> {
+    let words = [
+        ("redispatch", Persist::Redispatch),
+        ("haproxy", Persist::Haproxy),
+        ("strict", Persist::Strict),
+    ];
+    word(node, report, &words, &[])
+}
+
+/// `{action, rate, guard}`.
+pub(super) fn on_backend_down(node: Option<&Node>, report: &mut Report<'_>) -> OnBackendDown {
+    let default = OnBackendDown {
+        action: DownAction::Reset,
+        rate: 5000,
+        guard: true,
+    };
+    let keys = ["action", "rate", "guard"];
+    let Some(fields) = node.and_then(|n| n.fields(&keys, report)) else {
+        return default;
+    };
+    let actions = [("reset", DownAction::Reset), ("keep", DownAction::Keep)];
+    let action = fields.value("action", report, |n, r| word(n, r, &actions, &[]));
+    let rate = fields.value("rate", report, |n, r| number(n, r, RATES));
+    let guard = fields.value("guard", report, boolean);
+    OnBackendDown {
+        action: action.unwrap_or(default.action),
+        rate: rate.unwrap_or(default.rate),
+        guard: guard.unwrap_or(default.guard),
+    }
 }
 
 fn later_timeouts(fields: Fields<'_>, report: &mut Report<'_>) {

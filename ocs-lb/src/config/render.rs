@@ -5,8 +5,10 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::value::show_duration;
 use super::{Loaded, Warning};
 use crate::model::bill::{Bill, SnatRow};
+use crate::model::{Cluster, DownAction, Persist};
 
 /// The answer of `check --json` for a valid file; for an invalid one it is
 /// [`Problems`](super::Problems).
@@ -71,6 +73,11 @@ pub fn render(loaded: &Loaded, bill: &Bill) -> String {
         trim(&maps),
         trim(&snat)
     );
+    let _ = write!(
+        out,
+        "\nFailures\n{}\n",
+        trim(&failures(&loaded.model.clusters))
+    );
     if bill.snat.iter().any(|row| row.flows == 0) {
         out.push_str(
             "warning: no port is left for SNAT: net.ipv4.ip_local_port_range covers \
@@ -78,6 +85,43 @@ pub fn render(loaded: &Loaded, bill: &Bill) -> String {
         );
     }
     out
+}
+
+/// What each cluster does when a backend fails.
+fn failures(clusters: &[Cluster]) -> Table {
+    let mut rows = table([
+        "cluster",
+        "persist",
+        "redispatch after",
+        "flows of a dead backend",
+        "a second",
+        "guard",
+    ]);
+    for cluster in clusters {
+        let down = cluster.on_backend_down;
+        let (action, rate, guard) = match down.action {
+            DownAction::Keep => ("keep", String::new(), ""),
+            DownAction::Reset => {
+                let guard = if down.guard { "on" } else { "off" };
+                ("reset", down.rate.to_string(), guard)
+            }
+        };
+        rows.add_row([
+            cluster.name.clone(),
+            match cluster.persist {
+                Persist::Redispatch => "redispatch",
+                Persist::Haproxy => "haproxy",
+                Persist::Strict => "strict",
+            }
+            .to_owned(),
+            show_duration(cluster.redispatch_after),
+            action.to_owned(),
+            rate,
+            guard.to_owned(),
+        ]);
+    }
+    align_right(&mut rows, 4..=4);
+    rows
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {

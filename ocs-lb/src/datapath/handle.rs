@@ -1,14 +1,23 @@
 //! The way to the owner of the maps, for everyone else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::load::MapIds;
 use super::owner::Message;
-use super::read;
+use super::{read, sticky};
+use crate::admin::{Clear, Reset};
 use crate::model::Model;
-use crate::snapshot::{FlowView, Snapshot, StickyView, Unavailable};
+use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
+
+/// How long who asked for a reset waits for its sum.
+const RESET_WAIT: Duration = Duration::from_secs(30);
+
+fn stopped<E>(_: E) -> Unavailable {
+    Unavailable("the datapath's owner has stopped".to_owned())
+}
 
 /// A handle on the owner; any number may exist.
 #[derive(Clone)]
@@ -33,7 +42,6 @@ impl Handle {
     /// # Errors
     /// Where it has stopped: the process is shutting down.
     pub async fn tell(&self, message: Message) -> Result<(), Unavailable> {
-        let stopped = |_| Unavailable("the datapath's owner has stopped".to_owned());
         self.messages.send(message).await.map_err(stopped)
     }
 
@@ -44,8 +52,63 @@ impl Handle {
     pub async fn snapshot(&self) -> Result<Snapshot, Unavailable> {
         let (reply, answer) = oneshot::channel();
         self.tell(Message::Snapshot(reply)).await?;
-        let stopped = |_| Unavailable("the datapath's owner has stopped".to_owned());
         answer.await.map_err(stopped)
+    }
+
+    /// The last events, oldest first.
+    ///
+    /// # Errors
+    /// As [`Handle::tell`].
+    pub async fn events(&self) -> Result<Vec<EventView>, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Events(reply)).await?;
+        answer.await.map_err(stopped)
+    }
+
+    /// Resets flows; the sum, or after half a minute that it goes on.
+    ///
+    /// # Errors
+    /// As [`Handle::tell`]; what is not there; a walk that failed.
+    pub async fn reset(&self, wanted: Reset) -> Result<KilledView, Unavailable> {
+        let (accepted, acceptance) = oneshot::channel();
+        let (done, sum) = oneshot::channel();
+        let message = Message::Reset {
+            wanted,
+            accepted,
+            done,
+        };
+        self.tell(message).await?;
+        acceptance.await.map_err(stopped)?.map_err(Unavailable)?;
+        match tokio::time::timeout(RESET_WAIT, sum).await {
+            Ok(Ok(killed)) => Ok(killed),
+            Ok(Err(_)) => Err(Unavailable("the walk failed; the log says why".to_owned())),
+            Err(_) => Ok(KilledView::default()),
+        }
+    }
+
+    /// Forgets sticky entries; how many. The walk runs beside the owner.
+    ///
+    /// # Errors
+    /// What is not there; the map's.
+    pub async fn clear(&self, wanted: Clear) -> Result<u64, Unavailable> {
+        let wanted = self.sticky_wanted(&wanted).map_err(Unavailable)?;
+        let ids = self.ids.clone();
+        let walk = tokio::task::spawn_blocking(move || sticky::clear(&ids, &wanted));
+        match walk.await {
+            Ok(cleared) => cleared.map_err(|error| Unavailable(error.to_string())),
+            Err(error) => Err(Unavailable(error.to_string())),
+        }
+    }
+
+    fn sticky_wanted(&self, wanted: &Clear) -> Result<sticky::Wanted, String> {
+        let cluster = self.model.cluster_id(&wanted.cluster)?;
+        let backends = &self.model.clusters[usize::from(cluster)];
+        let slot = wanted.backend.as_ref().map(|name| backends.slot(name));
+        Ok(sticky::Wanted {
+            cluster,
+            client: wanted.client,
+            backend: slot.transpose()?,
+        })
     }
 
     /// Every flow that `wanted` accepts, as a stream. The walk runs beside the

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ocs_lb_common::abi::{KillReason, Reason};
+
 use super::owner::Owner;
 use super::read;
+use super::tell::reason;
 use crate::model::policy;
 use crate::snapshot::{BackendView, ClusterView, MapView, Snapshot};
 
@@ -38,6 +41,7 @@ impl Owner {
                 .collect(),
             sweep: self.sweep.clone(),
             events_lost: read::events_lost(maps)?,
+            resets: self.down.resets.clone(),
         })
     }
 
@@ -45,7 +49,8 @@ impl Owner {
         let cluster = &self.model.clusters[id];
         let load = read::load(&self.running.loaded.maps, id as u16)?;
         let healthy = self.healthy(id);
-        let policy = policy::cluster(cluster, &healthy, self.unknown);
+        let host = policy::Host::of(&self.model, id, self.unknown);
+        let policy = policy::cluster(cluster, &healthy, host);
         let ready = policy::ready(cluster, &healthy);
         let backends = cluster
             .backends
@@ -70,6 +75,7 @@ impl Owner {
                     connections: load.connections[slot],
                     bytes_in: load.bytes_in[slot],
                     bytes_out: load.bytes_out[slot],
+                    resets: resets(load.resets[slot], &health.kills),
                     checks: health.results.clone(),
                     check_durations: health.durations.clone(),
                     last_check: health.last.clone(),
@@ -81,6 +87,18 @@ impl Owner {
             max_connections: cluster.max_connections,
             live: load.live,
             pending: load.pending,
+            resting: load.resting,
+            redispatches: BTreeMap::from([
+                (
+                    Reason::Refused.label().to_owned(),
+                    load.refusals.iter().sum(),
+                ),
+                (
+                    Reason::Silent.label().to_owned(),
+                    load.silences.iter().sum(),
+                ),
+            ]),
+            ports_reused: load.reused_early,
             sticky_hits: load.sticky_hits,
             sticky_misses: load.sticky_misses,
             refused: BTreeMap::from([
@@ -90,5 +108,46 @@ impl Owner {
             ]),
             backends,
         })
+    }
+}
+
+/// Resets of a backend's flows by reason: the server's own, and all of ours,
+/// those that never happened as zero.
+fn resets(by_server: u64, kills: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+    let ours = [
+        KillReason::Idle,
+        KillReason::BackendDown,
+        KillReason::Operator,
+    ];
+    let mut resets: BTreeMap<String, u64> = ours
+        .into_iter()
+        .filter_map(|kill| reason(kill as u8))
+        .map(Reason::label)
+        .map(|label| {
+            let flows = kills.get(label).copied().unwrap_or(0);
+            (label.to_owned(), flows)
+        })
+        .collect();
+    resets.insert(Reason::ServerReset.label().to_owned(), by_server);
+    resets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_there() {
+        let shown = resets(7, &BTreeMap::from([("backend_down", 3)]));
+        let shown: Vec<_> = shown.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("backend_down", 3),
+                ("idle", 0),
+                ("operator", 0),
+                ("server_reset", 7)
+            ]
+        );
     }
 }

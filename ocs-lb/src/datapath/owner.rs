@@ -5,23 +5,35 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::events::Events;
+use super::down::Down;
+use super::events::{Batch, Events};
 use super::handle::Handle;
-use super::{apply, sweep};
-use crate::health::{CheckResult, Fact};
+use super::history::History;
+use super::kills::Kills;
+use super::watch::SnatName;
+use super::{apply, read, sweep};
+use crate::admin::Reset;
+use crate::health::observe::Traffic;
+use crate::health::{CheckResult, Fact, Observers};
+use crate::model::drift::{Drift, Pass};
+use crate::model::kills::WALKS_PER_SECOND;
+use crate::model::pressure::Pressure;
 use crate::model::{Model, Unknown, policy};
 use crate::neighbor::{Neighbor, Netlink};
 use crate::setup::Running;
-use crate::snapshot::{DurationsView, Snapshot, SweepView};
+use crate::snapshot::{DurationsView, EventView, KilledView, Snapshot, SweepView};
 
 /// What others tell or ask the owner.
 pub enum Message {
     /// A health check ended.
     Health(Fact),
+    /// Where failures of live traffic are to go.
+    Observers(Observers),
     /// A neighbour's MAC is known.
     Neighbor(Neighbor),
     /// Connections from before the first attach are gone: the clusters' own
@@ -29,10 +41,24 @@ pub enum Message {
     TakenOver,
     /// Someone wants to see everything.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// Someone wants to see the last events.
+    Events(oneshot::Sender<Vec<EventView>>),
+    /// An operator wants flows reset; what keeps it from that is told at once,
+    /// the sum when it is done.
+    Reset {
+        /// Whose.
+        wanted: Reset,
+        /// Whether there is such a thing.
+        accepted: oneshot::Sender<Result<(), String>>,
+        /// What came of it.
+        done: oneshot::Sender<KilledView>,
+    },
 }
 
 /// Time between two looks at all neighbours.
 const NEIGHBORS: Duration = Duration::from_secs(5);
+/// Time between two walks that kill flows.
+const WALKS: Duration = Duration::from_millis(1000 / WALKS_PER_SECOND as u64);
 
 /// Says that a part of the owner's work failed; the datapath forwards on.
 fn report(what: &str, result: anyhow::Result<()>) {
@@ -41,7 +67,15 @@ fn report(what: &str, result: anyhow::Result<()>) {
     }
 }
 
+/// Seconds since 1970.
+fn wall_clock() -> f64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
 /// What is known of one backend's health.
+
 #[derive(Debug, Clone)]
 pub(super) struct Health {
     pub(super) healthy: bool,
@@ -49,6 +83,10 @@ pub(super) struct Health {
     pub(super) last: String,
     pub(super) results: BTreeMap<String, u64>,
     pub(super) durations: DurationsView,
+    /// Its live traffic when it was last looked at.
+    pub(super) traffic: Option<Traffic>,
+    /// Flows killed, by reason.
+    pub(super) kills: BTreeMap<&'static str, u64>,
 }
 
 /// The owner's state.
@@ -58,7 +96,12 @@ pub(super) struct Owner {
     netlink: Netlink,
     pub(super) health: Vec<Vec<Health>>,
     pub(super) sweep: SweepView,
+    drift: Drift,
     pub(super) unknown: Option<Unknown>,
+    pub(super) down: Down,
+    history: History,
+    pub(super) observers: Observers,
+    pub(super) pressure: Pressure<SnatName>,
 }
 
 /// Starts the owner. It runs until the token is cancelled and then drops the
@@ -76,6 +119,8 @@ pub fn spawn(
     let (sender, receiver) = mpsc::channel(1024);
     let handle = Handle::new(sender, Arc::clone(&model), running.loaded.ids.clone());
     let events = Events::new(running.loaded.take_events()?)?;
+    let kills = Kills::new(running.loaded.take_kills()?)?;
+    let down = Down::new(&model, &running).context("resets for killed flows")?;
     let health = model
         .clusters
         .iter()
@@ -91,6 +136,8 @@ pub fn spawn(
                 last: String::new(),
                 results: BTreeMap::new(),
                 durations: DurationsView::default(),
+                traffic: None,
+                kills: BTreeMap::new(),
             };
             cluster.backends.iter().map(first).collect()
         })
@@ -101,9 +148,14 @@ pub fn spawn(
         netlink,
         health,
         sweep: SweepView::default(),
+        drift: Drift::default(),
         unknown,
+        down,
+        history: History::default(),
+        observers: Observers::default(),
+        pressure: Pressure::default(),
     };
-    let task = tokio::spawn(owner.run(receiver, events, cancel));
+    let task = tokio::spawn(owner.run(receiver, events, kills, cancel));
     Ok((handle, task))
 }
 
@@ -112,21 +164,31 @@ impl Owner {
         mut self,
         mut messages: mpsc::Receiver<Message>,
         mut events: Events,
+        mut kills: Kills,
         cancel: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut sweeps = tokio::time::interval(self.model.sweep_interval);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut neighbors = tokio::time::interval(NEIGHBORS);
         neighbors.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut walks = tokio::time::interval(WALKS);
+        walks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 Some(message) = messages.recv() => report("message", self.handle(message)),
-                needed = events.next() => for neighbor in needed? {
-                    self.resolve(neighbor.ifindex, neighbor.address).await;
-                },
-                _ = sweeps.tick() => report("sweep", self.sweep()),
-                _ = neighbors.tick() => report("neighbours", self.refresh().await),
+                batch = events.next() => self.happened(batch?).await,
+                killed = kills.next() => self.tell(&killed?),
+                _ = walks.tick(), if self.down.is_busy() => report("kill", self.walk()),
+                _ = sweeps.tick() => {
+                    report("sweep", self.sweep());
+                    report("observe", self.observe());
+                    self.log_unsent();
+                }
+                _ = neighbors.tick() => {
+                    report("neighbours", self.refresh().await);
+                    report("SNAT ports", self.look_at_snat());
+                }
             }
         }
     }
@@ -134,6 +196,7 @@ impl Owner {
     fn handle(&mut self, message: Message) -> anyhow::Result<()> {
         match message {
             Message::Health(fact) => self.health(&fact)?,
+            Message::Observers(observers) => self.observers = observers,
             Message::Neighbor(neighbor) => self.neighbor(&neighbor)?,
             Message::TakenOver => {
                 self.unknown = None;
@@ -144,6 +207,16 @@ impl Owner {
             Message::Snapshot(reply) => {
                 // Who asked may be gone; that is no one's loss.
                 let _ = reply.send(self.snapshot()?);
+            }
+            Message::Events(reply) => {
+                let _ = reply.send(self.history.views(&self.model));
+            }
+            Message::Reset {
+                wanted,
+                accepted,
+                done,
+            } => {
+                let _ = accepted.send(self.operator_resets(&wanted, done));
             }
         }
         Ok(())
@@ -156,6 +229,17 @@ impl Owner {
             self.neighbor(&neighbor)?;
         }
         Ok(())
+    }
+
+    /// Keeps what happened, and has neighbours resolved that are missing.
+    async fn happened(&mut self, batch: Batch) {
+        let (wall, now) = (wall_clock(), read::now());
+        for event in batch.events {
+            self.history.push(event, wall, now);
+        }
+        for neighbor in batch.needed {
+            self.resolve(neighbor.ifindex, neighbor.address).await;
+        }
     }
 
     fn health(&mut self, fact: &Fact) -> anyhow::Result<()> {
@@ -171,16 +255,26 @@ impl Owner {
             .results
             .entry(fact.result.label().to_owned())
             .or_default() += 1;
-        health.durations.observe(fact.duration);
+        if fact.result != CheckResult::Observed {
+            health.durations.observe(fact.duration);
+        }
         health.status.clone_from(&fact.status);
         health.last = match &fact.result {
             CheckResult::Ok => format!("ok in {:.1} ms", fact.duration.as_secs_f64() * 1e3),
             other => other.to_string(),
         };
-        if health.healthy == fact.healthy {
+        let changed = health.healthy != fact.healthy;
+        health.healthy = fact.healthy;
+        self.witness(fact);
+        match (changed, fact.healthy) {
+            (true, false) => self.went_down(fact.cluster, fact.backend),
+            (true, true) => self.came_up(fact.cluster, fact.backend),
+            (false, _) => {}
+        }
+        self.decide_resets();
+        if !changed {
             return Ok(());
         }
-        health.healthy = fact.healthy;
         let ready = self.write_policy(id)?;
         let cluster = &self.model.clusters[id];
         if !ready.contains(&true) {
@@ -194,7 +288,8 @@ impl Owner {
     fn write_policy(&mut self, id: usize) -> anyhow::Result<Vec<bool>> {
         let healthy = self.healthy(id);
         let cluster = &self.model.clusters[id];
-        let policy = policy::cluster(cluster, &healthy, self.unknown);
+        let host = policy::Host::of(&self.model, id, self.unknown);
+        let policy = policy::cluster(cluster, &healthy, host);
         apply::set_cluster(&mut self.running.loaded.maps, id as u16, &policy)?;
         Ok(policy::ready(cluster, &healthy))
     }
@@ -233,8 +328,9 @@ impl Owner {
     }
 
     fn sweep(&mut self) -> anyhow::Result<()> {
-        let (report, duration) =
-            tokio::task::block_in_place(|| sweep::run(&mut self.running.loaded))?;
+        let clusters = self.model.clusters.len() as u16;
+        let (report, duration, counted) =
+            tokio::task::block_in_place(|| sweep::run_counted(&mut self.running.loaded, clusters))?;
         if report.orphans + report.errors > 0 {
             tracing::warn!(
                 orphans = report.orphans,
@@ -242,16 +338,42 @@ impl Owner {
                 "the sweep found half-written flows"
             );
         }
+        self.down.resets.untold += report.untold;
+        for one in &counted {
+            self.repair(one)?;
+        }
         self.sweep = SweepView {
-            timestamp: SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0.0, |since| since.as_secs_f64()),
+            timestamp: wall_clock(),
             duration: duration.as_secs_f64(),
             entries: report.entries,
             half_open: report.half_open,
             established: report.established,
             resting: report.resting,
         };
+        Ok(())
+    }
+
+    /// Repairs counts that have certainly come apart from the flows.
+    fn repair(&mut self, counted: &sweep::Counted) -> anyhow::Result<()> {
+        let cluster = &self.model.clusters[usize::from(counted.cluster)];
+        for (slot, backend) in cluster.backends.iter().enumerate() {
+            let pass = Pass {
+                before: counted.before.slots[slot],
+                recount: counted.recount.slots[slot],
+                after: counted.after.slots[slot],
+            };
+            let Some(correction) = self.drift.observe(counted.cluster, slot as u16, &pass) else {
+                continue;
+            };
+            tracing::warn!(
+                cluster = cluster.name,
+                backend = backend.name,
+                live = correction.live as i32,
+                pending = correction.pending as i32,
+                "counts repaired: they had come apart from the flows"
+            );
+            sweep::correct(&mut self.running.loaded, &correction)?;
+        }
         Ok(())
     }
 }

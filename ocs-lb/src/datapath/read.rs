@@ -73,7 +73,7 @@ pub fn snat(maps: &Maps, model: &Model, reach: &[Vec<Reach>]) -> Result<Vec<Snat
     let mut rows = Vec::new();
     for entry in maps.destinations.iter() {
         let (key, index) = entry?;
-        let used = maps.port_maps.get(&index, 0)?.used;
+        let ports = maps.port_maps.get(&index, 0)?;
         for (cluster, reach) in model.clusters.iter().zip(reach) {
             for (backend, reach) in cluster.backends.iter().zip(reach) {
                 if !uses(cluster, backend, reach, &key) {
@@ -84,7 +84,9 @@ pub fn snat(maps: &Maps, model: &Model, reach: &[Vec<Reach>]) -> Result<Vec<Snat
                     address: Ipv4Addr::from(key.snat.0).to_string(),
                     backend: backend.name.clone(),
                     port: key.port.get(),
-                    used,
+                    used: ports.used,
+                    resting: ports.resting,
+                    failures: ports.failures,
                     limit: range_len(reach.ports),
                 });
             }
@@ -113,7 +115,7 @@ fn uses(cluster: &Cluster, backend: &Backend, reach: &Reach, key: &SnatKey<V4>) 
 ///
 /// # Errors
 /// The kernel's.
-fn second<K: aya::Pod, V: aya::Pod>(
+pub(super) fn second<K: aya::Pod, V: aya::Pod>(
     id: u32,
     wrap: fn(MapData) -> Map,
 ) -> Result<HashMap<MapData, K, V>, MapError> {
@@ -240,7 +242,7 @@ fn sticky_view(
 }
 
 /// The datapath's clock, read here.
-fn now() -> Ticks {
+pub(super) fn now() -> Ticks {
     Ticks::from_ns(monotonic_ns())
 }
 

@@ -127,6 +127,7 @@ mod tests {
             timeout: Duration::from_secs(2),
             rise: 2,
             fall: 3,
+            observe: false,
         }
     }
 

@@ -4,8 +4,10 @@
 //! what a fact means.
 
 pub mod hysteresis;
+pub mod observe;
 pub mod tcp;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,20 +67,44 @@ pub struct Fact {
     pub status: String,
     /// How the check ended.
     pub result: CheckResult,
+    /// When it started.
+    pub started: Instant,
     /// How long it took.
     pub duration: Duration,
+}
+
+/// Failed checks that wait to be told to the task of their server.
+const OBSERVED: usize = 16;
+
+/// The way of live traffic's failures into the state of whoever they are of.
+#[derive(Debug, Clone, Default)]
+pub struct Observers {
+    servers: HashMap<(u16, u16), mpsc::Sender<u32>>,
+}
+
+impl Observers {
+    /// Counts `failures` failed checks for a backend. What its task cannot take
+    /// yet is left out: there is more where it came from.
+    pub fn observe(&self, cluster: u16, backend: u16, failures: u32) {
+        if let Some(server) = self.servers.get(&(cluster, backend)) {
+            let _ = server.try_send(failures);
+        }
+    }
+}
+
+/// Running checks.
+pub struct Checks {
+    /// One task for each server that is checked.
+    pub tasks: JoinSet<()>,
+    /// Where failures of live traffic go.
+    pub observers: Observers,
 }
 
 /// Checks every target until `cancel`, or until nobody receives facts.
 ///
 /// A server that is the same in several clusters is checked once, and its fact
 /// sent for each. Every check sends facts, not only those that change a state.
-/// Each task of the returned set runs the checks of one server.
-pub fn spawn(
-    checks: Vec<Target>,
-    facts: mpsc::Sender<Fact>,
-    cancel: CancellationToken,
-) -> JoinSet<()> {
+pub fn spawn(checks: Vec<Target>, facts: mpsc::Sender<Fact>, cancel: CancellationToken) -> Checks {
     let groups = group(checks);
     let count = groups.len();
     let min_interval = groups
@@ -90,6 +116,7 @@ pub fn spawn(
     // One cursor a range, so that checks do not race for the same ports.
     let mut cursors: Vec<((u16, u16), Arc<SourcePorts>)> = Vec::new();
     let mut tasks = JoinSet::new();
+    let mut observers = Observers::default();
     for (index, members) in groups.into_iter().enumerate() {
         let Some(range) = members.first().map(|target| target.ports) else {
             continue;
@@ -103,15 +130,20 @@ pub fn spawn(
             }
         };
         let delay = hysteresis::initial_delay(min_interval, index, count);
+        let (observer, observed) = mpsc::channel(OBSERVED);
+        for member in members.iter().filter(|member| member.check.observe) {
+            let key = (member.cluster, member.backend);
+            observers.servers.insert(key, observer.clone());
+        }
         let (facts, cancel) = (facts.clone(), cancel.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = run(members, delay, &ports, facts) => {}
+                () = run(members, delay, &ports, observed, facts) => {}
             }
         });
     }
-    tasks
+    Checks { tasks, observers }
 }
 
 /// Targets by check, both in the order of the list.
@@ -134,6 +166,7 @@ async fn run(
     members: Vec<Target>,
     delay: Duration,
     ports: &SourcePorts,
+    mut observed: mpsc::Receiver<u32>,
     facts: mpsc::Sender<Fact>,
 ) {
     let Some(first) = members.first() else {
@@ -146,129 +179,73 @@ async fn run(
     loop {
         let start = Instant::now();
         let result = tcp::check(address, first.source, ports, check.timeout).await;
-        let duration = start.elapsed();
-        let transition = health.observe(result.is_ok());
-        for member in &members {
-            match transition {
-                Some(Transition::Up) => {
-                    info!(backend = %member.name, reason = %result, "backend is up");
-                }
-                Some(Transition::Down) => {
-                    warn!(backend = %member.name, reason = %result, "backend is down");
-                }
-                None => {}
-            }
-            let fact = Fact {
-                cluster: member.cluster,
-                backend: member.backend,
-                healthy: health.is_up(),
-                transition: transition.is_some(),
-                status: health.to_string(),
-                result: result.clone(),
-                duration,
+        let ended = Instant::now();
+        let outcome = Outcome {
+            result,
+            started: start,
+            duration: ended - start,
+        };
+        if tell(&members, &mut health, &outcome, &facts).await.is_err() {
+            return;
+        }
+        // Live traffic may shorten the time to the next check.
+        loop {
+            let next = tokio::time::Instant::from_std(ended + health.next_interval(&check));
+            let failures = tokio::select! {
+                () = tokio::time::sleep_until(next) => break,
+                Some(failures) = observed.recv() => failures,
             };
-            if facts.send(fact).await.is_err() {
-                return;
+            for _ in 0..failures {
+                let outcome = Outcome {
+                    result: CheckResult::Observed,
+                    started: Instant::now(),
+                    duration: Duration::ZERO,
+                };
+                if tell(&members, &mut health, &outcome, &facts).await.is_err() {
+                    return;
+                }
             }
         }
-        tokio::time::sleep(health.next_interval(&check)).await;
     }
+}
+
+/// How one check ended.
+struct Outcome {
+    result: CheckResult,
+    started: Instant,
+    duration: Duration,
+}
+
+/// Takes an outcome into the server's state and sends it for every backend
+/// that the server is; an error where nobody receives it.
+async fn tell(
+    members: &[Target],
+    health: &mut Health,
+    outcome: &Outcome,
+    facts: &mpsc::Sender<Fact>,
+) -> Result<(), mpsc::error::SendError<Fact>> {
+    let transition = health.observe(outcome.result.is_ok());
+    for member in members {
+        let reason = &outcome.result;
+        match transition {
+            Some(Transition::Up) => info!(backend = %member.name, %reason, "backend is up"),
+            Some(Transition::Down) => warn!(backend = %member.name, %reason, "backend is down"),
+            None => {}
+        }
+        let fact = Fact {
+            cluster: member.cluster,
+            backend: member.backend,
+            healthy: health.is_up(),
+            transition: transition.is_some(),
+            status: health.to_string(),
+            result: outcome.result.clone(),
+            started: outcome.started,
+            duration: outcome.duration,
+        };
+        facts.send(fact).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, TcpListener};
-
-    use super::*;
-
-    fn target(cluster: u16, backend: u16, port: u16) -> Target {
-        Target {
-            cluster,
-            backend,
-            name: format!("c{cluster}/b{backend}"),
-            address: Ipv4Addr::LOCALHOST.into(),
-            check: Check {
-                port,
-                interval: Duration::from_millis(10),
-                fast_interval: None,
-                down_interval: None,
-                timeout: Duration::from_secs(1),
-                rise: 2,
-                fall: 3,
-            },
-            source: None,
-            ports: (20400, 20499),
-        }
-    }
-
-    #[test]
-    fn a_server_of_several_clusters_is_checked_once() {
-        let mut slower = target(2, 0, 1);
-        slower.check.interval = Duration::from_secs(9);
-        let mut elsewhere = target(3, 0, 1);
-        elsewhere.source = Some(Ipv4Addr::LOCALHOST.into());
-        let groups = group(vec![
-            target(0, 0, 1),
-            target(0, 1, 2),
-            target(1, 4, 1),
-            slower,
-            elsewhere,
-        ]);
-        let names: Vec<Vec<_>> = groups
-            .iter()
-            .map(|group| group.iter().map(|t| t.name.as_str()).collect())
-            .collect();
-        assert_eq!(
-            names,
-            [
-                vec!["c0/b0", "c1/b4"],
-                vec!["c0/b1"],
-                vec!["c2/b0"],
-                vec!["c3/b0"]
-            ]
-        );
-    }
-
-    #[tokio::test]
-    async fn facts_follow_the_server() {
-        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = server.local_addr().unwrap().port();
-        let (sender, mut facts) = mpsc::channel(16);
-        let cancel = CancellationToken::new();
-        let mut tasks = spawn(
-            vec![target(0, 1, port), target(7, 2, port)],
-            sender,
-            cancel.clone(),
-        );
-        assert_eq!(tasks.len(), 1);
-
-        let (a, b) = (facts.recv().await.unwrap(), facts.recv().await.unwrap());
-        assert_eq!((a.cluster, a.backend, b.cluster, b.backend), (0, 1, 7, 2));
-        assert_eq!(
-            (a.healthy, a.transition, a.status.as_str()),
-            (true, false, "UP")
-        );
-        assert_eq!((&a.result, a.duration), (&CheckResult::Ok, b.duration));
-
-        drop(server);
-        let down = loop {
-            let fact = facts.recv().await.unwrap();
-            if fact.transition {
-                break fact;
-            }
-        };
-        assert_eq!((down.healthy, down.status.as_str()), (false, "DOWN"));
-        assert_eq!(down.result, CheckResult::Refused);
-
-        cancel.cancel();
-        while tasks.join_next().await.is_some() {}
-    }
-
-    #[tokio::test]
-    async fn ends_when_nobody_listens() {
-        let (sender, facts) = mpsc::channel(1);
-        drop(facts);
-        let mut tasks = spawn(vec![target(0, 0, 1)], sender, CancellationToken::new());
-        while tasks.join_next().await.is_some() {}
-    }
-}
+mod tests;

@@ -30,6 +30,8 @@ pub enum CheckResult {
     Timeout,
     /// There is no way to it: no route, or an ICMP error.
     Unreachable,
+    /// No check: a live connection was refused or not answered.
+    Observed,
     /// The check itself did not work; the text is the cause.
     Error(String),
 }
@@ -47,6 +49,7 @@ impl CheckResult {
             Self::Refused => "refused",
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
+            Self::Observed => "observed",
             Self::Error(_) => "error",
         }
     }

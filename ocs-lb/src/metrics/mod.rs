@@ -77,11 +77,15 @@ fn datapath(out: &mut Exposition, snapshot: &Snapshot) {
 }
 
 fn clusters(out: &mut Exposition, clusters: &[ClusterView]) {
-    out.gauge("ocs_lb_flows", "Live flows by state.");
+    out.gauge(
+        "ocs_lb_flows",
+        "Flows by state; resting ones are over and only keep their SNAT port.",
+    );
     for cluster in clusters {
         for (state, flows) in [
             ("established", cluster.live),
             ("half-open", cluster.pending),
+            ("resting", cluster.resting),
         ] {
             out.count(
                 &[("cluster", &cluster.name), ("state", state)],
@@ -95,7 +99,12 @@ fn clusters(out: &mut Exposition, clusters: &[ClusterView]) {
         "Live flows the cluster may hold.",
         |c| c.max_connections.into(),
     )];
-    const COUNTERS: [Family; 2] = [
+    const COUNTERS: [Family; 3] = [
+        (
+            "ocs_lb_snat_ports_reused_total",
+            "New flows on a port whose rest was not over, where the server lets the SYN in.",
+            |c| c.ports_reused,
+        ),
         (
             "ocs_lb_sticky_hits_total",
             "New flows whose client had a usable sticky entry.",
@@ -117,6 +126,15 @@ fn clusters(out: &mut Exposition, clusters: &[ClusterView]) {
         out.counter(name, help);
         for cluster in clusters {
             out.count(&[("cluster", &cluster.name)], value(cluster));
+        }
+    }
+    out.counter(
+        "ocs_lb_redispatches_total",
+        "Half-open flows that moved to another backend, by what the first one did.",
+    );
+    for cluster in clusters {
+        for (reason, moved) in &cluster.redispatches {
+            out.count(&[("cluster", &cluster.name), ("reason", reason)], *moved);
         }
     }
     out.counter(
@@ -196,6 +214,16 @@ fn backends(out: &mut Exposition, clusters: &[ClusterView]) {
             out.count(&[cluster, backend, ("direction", direction)], bytes);
         }
     }
+    out.counter(
+        "ocs_lb_backend_resets_total",
+        "Flows of the backend that were reset, by the server or by us, by reason.",
+    );
+    for (cluster, backend) in &all {
+        for (reason, flows) in &backend.resets {
+            let [cluster, backend] = labels(cluster, backend);
+            out.count(&[cluster, backend, ("reason", reason)], *flows);
+        }
+    }
     out.counter("ocs_lb_health_checks_total", "Health checks by result.");
     for (cluster, backend) in &all {
         for (result, checks) in &backend.checks {
@@ -213,11 +241,19 @@ fn backends(out: &mut Exposition, clusters: &[ClusterView]) {
 }
 
 fn snat(out: &mut Exposition, destinations: &[SnatView]) {
+    fn labels<'a>(destination: &'a SnatView, port: &'a str) -> [(&'a str, &'a str); 4] {
+        [
+            ("cluster", destination.cluster.as_str()),
+            ("address", &destination.address),
+            ("backend", &destination.backend),
+            ("port", port),
+        ]
+    }
     type Family = (&'static str, &'static str, fn(&SnatView) -> u32);
     const GAUGES: [Family; 2] = [
         (
             "ocs_lb_snat_ports_used",
-            "SNAT ports in use towards the backend and port.",
+            "SNAT ports in use towards the backend and port, resting ones included.",
             |s| s.used,
         ),
         (
@@ -229,14 +265,17 @@ fn snat(out: &mut Exposition, destinations: &[SnatView]) {
     for (name, help, value) in GAUGES {
         out.gauge(name, help);
         for destination in destinations {
-            let labels = [
-                ("cluster", destination.cluster.as_str()),
-                ("address", &destination.address),
-                ("backend", &destination.backend),
-                ("port", &destination.port.to_string()),
-            ];
-            out.count(&labels, value(destination).into());
+            let port = destination.port.to_string();
+            out.count(&labels(destination, &port), value(destination).into());
         }
+    }
+    out.counter(
+        "ocs_lb_snat_failures_total",
+        "New flows that found no SNAT port towards the backend and port.",
+    );
+    for destination in destinations {
+        let port = destination.port.to_string();
+        out.count(&labels(destination, &port), destination.failures);
     }
 }
 
@@ -259,6 +298,19 @@ fn tables(out: &mut Exposition, snapshot: &Snapshot) {
         "Events of the datapath that found their ring full.",
     );
     out.count(&[], snapshot.events_lost);
+    out.counter(
+        "ocs_lb_kill_resets_total",
+        "Resets that the controller sends for killed flows, two a flow, by result; \
+         untold counts flows. What is not sent is answered when its side sends.",
+    );
+    for (result, resets) in [
+        ("sent", snapshot.resets.sent),
+        ("no_next_hop", snapshot.resets.no_next_hop),
+        ("failed", snapshot.resets.failed),
+        ("untold", snapshot.resets.untold),
+    ] {
+        out.count(&[("result", result)], resets);
+    }
     out.gauge(
         "ocs_lb_map_entries",
         "Entries in use, where it is known without a walk.",

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
-use crate::snapshot::{DurationsView, InterfaceView, MapView, SweepView};
+use crate::snapshot::{DurationsView, InterfaceView, MapView, ResetView, SweepView};
 
 fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect()
@@ -28,6 +28,7 @@ fn sample() -> Snapshot {
         connections: 90,
         bytes_in: 1000,
         bytes_out: 2000,
+        resets: counts(&[("server_reset", 4), ("idle", 5)]),
         checks: counts(&[("ok", 1)]),
         check_durations,
         ..BackendView::default()
@@ -38,6 +39,9 @@ fn sample() -> Snapshot {
         max_connections: 40000,
         live: 7,
         pending: 2,
+        resting: 11,
+        redispatches: counts(&[("refused", 2), ("silent", 3)]),
+        ports_reused: 4,
         sticky_hits: 5,
         sticky_misses: 6,
         backends: vec![
@@ -65,6 +69,11 @@ fn sample() -> Snapshot {
     };
     Snapshot {
         events_lost: 2,
+        resets: ResetView {
+            sent: 8,
+            failed: 1,
+            ..ResetView::default()
+        },
         interfaces: vec![interface("eth0", "native"), interface("eth1", "generic")],
         clusters: vec![
             cluster,
@@ -80,6 +89,8 @@ fn sample() -> Snapshot {
             backend: "OCS_Node1".into(),
             port: 443,
             used: 12,
+            resting: 3,
+            failures: 6,
             limit: 64512,
         }],
         maps: vec![
@@ -118,6 +129,12 @@ fn every_row_has_its_value() {
         "ocs_lb_passes_total{reason=\"not_ours\"} 4".into(),
         "ocs_lb_flows{cluster=\"ocs\",state=\"established\"} 7".into(),
         "ocs_lb_flows{cluster=\"ocs\",state=\"half-open\"} 2".into(),
+        "ocs_lb_flows{cluster=\"ocs\",state=\"resting\"} 11".into(),
+        "ocs_lb_redispatches_total{cluster=\"ocs\",reason=\"silent\"} 3".into(),
+        format!("ocs_lb_backend_resets_total{{{backend},reason=\"server_reset\"}} 4"),
+        "ocs_lb_snat_failures_total{cluster=\"ocs\",address=\"198.51.100.1\",backend=\"OCS_Node1\",port=\"443\"} 6".into(),
+        "ocs_lb_kill_resets_total{result=\"sent\"} 8".into(),
+        "ocs_lb_kill_resets_total{result=\"failed\"} 1".into(),
         "ocs_lb_flows_limit{cluster=\"ocs\"} 40000".into(),
         format!("ocs_lb_backend_connections_total{{{backend}}} 90"),
         format!("ocs_lb_backend_connections_current{{{backend}}} 7"),
@@ -131,6 +148,7 @@ fn every_row_has_its_value() {
         format!("ocs_lb_backend_weight{{{backend}}} 1"),
         format!("ocs_lb_backend_bytes_total{{{backend},direction=\"in\"}} 1000"),
         format!("ocs_lb_backend_bytes_total{{{backend},direction=\"out\"}} 2000"),
+        "ocs_lb_snat_ports_reused_total{cluster=\"ocs\"} 4".into(),
         "ocs_lb_sticky_hits_total{cluster=\"ocs\"} 5".into(),
         "ocs_lb_sticky_misses_total{cluster=\"ocs\"} 6".into(),
         "ocs_lb_snat_ports_used{cluster=\"ocs\",address=\"198.51.100.1\",backend=\"OCS_Node1\",port=\"443\"} 12".into(),

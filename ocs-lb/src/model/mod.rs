@@ -4,10 +4,18 @@
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
 pub mod bill;
+pub mod drift;
 pub mod edits;
+mod failure;
+pub mod guard;
+pub mod kills;
+mod names;
 pub mod policy;
+pub mod pressure;
 pub mod sizes;
 pub mod snat;
+
+pub use failure::{DownAction, OnBackendDown, Persist};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -24,6 +32,8 @@ pub struct Model {
     pub clusters: Vec<Cluster>,
     /// Sizes of the datapath's tables.
     pub tables: Tables,
+    /// RSTs a second that answer packets of no flow, over all CPUs.
+    pub unknown_resets: u32,
     /// Time between two sweeps of the flow table.
     pub sweep_interval: Duration,
     /// Runtime sockets.
@@ -88,6 +98,13 @@ pub struct Cluster {
     pub unknown: Unknown,
     /// When flows end by time.
     pub timeouts: Timeouts,
+    /// Age of a try from which a SYN retransmission may move the flow to
+    /// another backend.
+    pub redispatch_after: Duration,
+    /// What a sticky client meets while its backend is unavailable.
+    pub persist: Persist,
+    /// What becomes of the flows of a backend that goes down.
+    pub on_backend_down: OnBackendDown,
     /// Backends in the order of the file; the index is the backend's slot.
     pub backends: Vec<Backend>,
 }
@@ -237,6 +254,9 @@ pub struct Check {
     pub rise: u32,
     /// Failures that take a backend down.
     pub fall: u32,
+    /// Whether live connections that the backend refused or did not answer
+    /// count as failed checks.
+    pub observe: bool,
 }
 
 /// Sizes of the datapath's tables.
@@ -311,6 +331,13 @@ pub(crate) fn test_cluster(backends: &[(u16, bool)]) -> Cluster {
             client: second * 1800,
             server: second * 1800,
             half_closed: second * 1800,
+        },
+        redispatch_after: Duration::from_millis(800),
+        persist: Persist::Redispatch,
+        on_backend_down: OnBackendDown {
+            action: DownAction::Reset,
+            rate: 5000,
+            guard: true,
         },
         backends: backends
             .iter()

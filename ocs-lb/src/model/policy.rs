@@ -4,7 +4,41 @@ use ocs_lb_common::abi::{self, Slot};
 use ocs_lb_common::select::stride;
 use ocs_lb_common::ticks::duration;
 
-use super::{Backend, Balance, Cluster, RefuseAction, Unknown};
+use super::bill::RESTING;
+use super::{Backend, Balance, Cluster, Model, Persist, RefuseAction, Unknown};
+
+/// Fewest resting flows that a cluster may keep, however small its share.
+const LEAST_RESTING: u32 = 1024;
+
+/// What a cluster's policy takes from beyond the cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Stands in for the cluster's own `unknown`, where given.
+    pub unknown: Option<Unknown>,
+    /// Resting flows that the cluster may keep.
+    pub resting: u32,
+}
+
+impl Host {
+    /// For the cluster with this id.
+    pub fn of(model: &Model, id: usize, unknown: Option<Unknown>) -> Self {
+        Self {
+            unknown,
+            resting: resting(&model.clusters, id),
+        }
+    }
+}
+
+/// Resting flows that a cluster may keep before it uses their ports first: its
+/// share by `max_connections` of half of what the flow table has room for; the
+/// other half is for what ends at once.
+fn resting(clusters: &[Cluster], id: usize) -> u32 {
+    let limit = |cluster: &Cluster| u64::from(cluster.max_connections);
+    let all: u64 = clusters.iter().map(limit).sum();
+    let own = clusters.get(id).map_or(0, limit);
+    let share = (RESTING / 2 * own).checked_div(all).unwrap_or(0);
+    u32::try_from(share).unwrap_or(u32::MAX).max(LEAST_RESTING)
+}
 
 /// Which backends take new clients now, by slot.
 ///
@@ -48,9 +82,24 @@ pub fn state(backend: &Backend, healthy: bool) -> &'static str {
     }
 }
 
-/// The cluster's policy as the datapath reads it. `unknown`, where given,
-/// stands in for the cluster's own.
-pub fn cluster(cluster: &Cluster, healthy: &[bool], unknown: Option<Unknown>) -> abi::Cluster {
+/// What a backend's sticky clients may do: flags of its [`Slot`].
+///
+/// `honoured`: its entries count at all; `usable`: it may serve where it is
+/// healthy.
+fn sticky(persist: Persist, healthy: bool, honoured: bool, usable: bool) -> u16 {
+    match (healthy, persist) {
+        // Weight 0 takes sticky clients still.
+        (true, _) if usable => Slot::STICKY,
+        (true, _) | (false, Persist::Redispatch) => 0,
+        (false, _) if !honoured => 0,
+        // They try the dead one first; its RST or silence moves them.
+        (false, Persist::Haproxy) => Slot::STICKY,
+        (false, Persist::Strict) => Slot::STRICT,
+    }
+}
+
+/// The cluster's policy as the datapath reads it.
+pub fn cluster(cluster: &Cluster, healthy: &[bool], host: Host) -> abi::Cluster {
     let ready = ready(cluster, healthy);
     let mut policy = abi::Cluster {
         backends: cluster.backends.len() as u16,
@@ -67,26 +116,34 @@ pub fn cluster(cluster: &Cluster, healthy: &[bool], unknown: Option<Unknown>) ->
         refuse_limit: refuse(cluster.refuse.limit),
         refuse_snat: refuse(cluster.refuse.snat),
         refuse_no_backend: refuse(cluster.refuse.no_backend),
-        unknown: match unknown.unwrap_or(cluster.unknown) {
+        unknown: match host.unknown.unwrap_or(cluster.unknown) {
             Unknown::Reset => abi::Unknown::Reset,
             Unknown::Drop => abi::Unknown::Drop,
             Unknown::Pass => abi::Unknown::Pass,
         } as u8,
+        redispatch_after: duration(cluster.redispatch_after),
+        resting: host.resting,
         ..abi::Cluster::default()
     };
+    let primary = primary_ready(cluster, &ready);
     for (slot, backend) in cluster.backends.iter().enumerate() {
         let weight = if ready[slot] { backend.weight } else { 0 };
-        // Weight 0 takes sticky clients still; a backup's are not honoured
-        // once a primary is ready.
-        let sticky = healthy[slot] && (!backend.backup || ready[slot]);
+        // A backup's entries are not honoured once a primary is ready.
+        let honoured = !backend.backup || !primary;
+        let usable = !backend.backup || ready[slot];
         policy.slots[slot] = Slot {
             weight,
-            flags: if sticky { Slot::STICKY } else { 0 },
+            flags: sticky(cluster.persist, healthy[slot], honoured, usable),
         };
         policy.total_weight += u32::from(weight);
     }
     policy.stride = stride(policy.total_weight);
     policy
+}
+
+fn primary_ready(cluster: &Cluster, ready: &[bool]) -> bool {
+    let mut both = cluster.backends.iter().zip(ready);
+    both.any(|(backend, ready)| *ready && !backend.backup)
 }
 
 fn refuse(action: RefuseAction) -> u8 {
@@ -142,7 +199,7 @@ mod tests {
     fn sticky_flags() {
         let three = with(&[(1, false), (0, false), (1, true)]);
         let flags = |healthy: [bool; 3]| {
-            let policy = cluster(&three, &healthy, None);
+            let policy = cluster(&three, &healthy, Host::default());
             [0, 1, 2].map(|slot| policy.slots[slot].flags & Slot::STICKY != 0)
         };
         assert_eq!(
@@ -159,10 +216,66 @@ mod tests {
     }
 
     #[test]
+    fn sticky_clients_of_a_dead_backend() {
+        // Two primaries and two backups; weight 0 is drain.
+        let (no, yes, strict) = (0, Slot::STICKY, Slot::STRICT);
+        let all_up = [true; 4];
+        let one_down = [false, true, true, false];
+        let only_backup = [false, false, false, true];
+        let cases = [
+            (Persist::Redispatch, all_up, [yes, yes, no, no]),
+            (Persist::Redispatch, one_down, [no, yes, no, no]),
+            (Persist::Redispatch, only_backup, [no, no, no, yes]),
+            (Persist::Haproxy, all_up, [yes, yes, no, no]),
+            (Persist::Haproxy, one_down, [yes, yes, no, no]),
+            (Persist::Haproxy, only_backup, [yes, yes, yes, yes]),
+            (Persist::Haproxy, [false; 4], [yes; 4]),
+            (Persist::Strict, all_up, [yes, yes, no, no]),
+            (Persist::Strict, one_down, [strict, yes, no, no]),
+            (Persist::Strict, only_backup, [strict, strict, strict, yes]),
+            (Persist::Strict, [false; 4], [strict; 4]),
+        ];
+        for (persist, healthy, wanted) in cases {
+            let mut pool = with(&[(1, false), (1, false), (1, true), (1, true)]);
+            pool.persist = persist;
+            let policy = cluster(&pool, &healthy, Host::default());
+            let flags = [0, 1, 2, 3].map(|slot| policy.slots[slot].flags);
+            assert_eq!(flags, wanted, "{persist:?} {healthy:?}");
+            // No algorithm chooses a dead one, whatever its sticky clients do.
+            for (slot, healthy) in healthy.iter().enumerate() {
+                assert!(*healthy || policy.slots[slot].weight == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn resting_flows_are_shared_by_limit() {
+        let mut clusters = vec![with(&[(1, false)]), with(&[(1, false)])];
+        assert_eq!(resting(&clusters[..1], 0), 32_768);
+        clusters[0].max_connections = 3_000_000;
+        clusters[1].max_connections = 1_000_000;
+        assert_eq!(resting(&clusters, 0), 24_576);
+        assert_eq!(resting(&clusters, 1), 8_192);
+        clusters[1].max_connections = 1;
+        assert_eq!(resting(&clusters, 1), LEAST_RESTING);
+    }
+
+    #[test]
     fn weights_and_timeouts() {
         let mut pool = with(&[(1, false), (3, false)]);
         pool.timeouts.server = std::time::Duration::from_secs(10);
-        let policy = cluster(&pool, &[true, true], None);
+        pool.redispatch_after = std::time::Duration::from_secs(2);
+        let host = Host {
+            unknown: Some(Unknown::Pass),
+            resting: 7,
+        };
+        let policy = cluster(&pool, &[true, true], host);
+        assert_eq!(policy.unknown, abi::Unknown::Pass as u8);
+        assert_eq!(policy.resting, 7);
+        assert_eq!(
+            policy.redispatch_after,
+            duration(std::time::Duration::from_secs(2))
+        );
         assert_eq!(policy.total_weight, 4);
         assert_eq!([policy.slots[0].weight, policy.slots[1].weight], [1, 3]);
         assert_eq!(

@@ -1,13 +1,10 @@
 //! The programs that walk the flow map, and time that passes without waiting.
 
-use anyhow::{Context as _, Result, ensure};
-use aya::Ebpf;
-use aya::maps::{Array, Map, MapData, MapError, RingBuf};
+use anyhow::{Result, ensure};
 use aya::programs::{RawTracePointRunOptions, TestRun as _};
 use ocs_lb::datapath::load::{CORRECT, KILL, StickyTable, raw_tracepoint};
-use ocs_lb_common::abi::{
-    Correction, Event, Kill, KillReport, KillRequest, Pending, Recount, read,
-};
+use ocs_lb::datapath::record::read;
+use ocs_lb_common::abi::{Correction, Event, Kill, KillReport, KillRequest, Recount};
 use ocs_lb_common::address::V4;
 use ocs_lb_common::ticks::Ticks;
 
@@ -15,34 +12,6 @@ use super::World;
 
 /// `BPF_EXIST` (`include/uapi/linux/bpf.h`).
 const EXIST: u64 = 2;
-
-/// Maps that only tests and walks need.
-pub struct Walks {
-    /// The ring of half-open flows.
-    pub half_open: Array<MapData, Pending<V4>>,
-    request: Array<MapData, KillRequest>,
-    report: Array<MapData, KillReport>,
-    kills: RingBuf<MapData>,
-}
-
-impl Walks {
-    /// Takes them from an object.
-    ///
-    /// # Errors
-    /// Where one is missing.
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
-        fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M> {
-            let map = ebpf.take_map(name).with_context(|| name.to_owned())?;
-            Ok(M::try_from(map)?)
-        }
-        Ok(Self {
-            half_open: take(ebpf, "HALF_OPEN4")?,
-            request: take(ebpf, "KILL_REQUEST")?,
-            report: take(ebpf, "KILL_REPORT")?,
-            kills: take(ebpf, "KILLS4")?,
-        })
-    }
-}
 
 impl World {
     /// Makes all that is recorded older, as if so many ticks had passed.
@@ -59,12 +28,12 @@ impl World {
             }
             self.loaded.maps.flows.insert(key, flow, EXIST)?;
         }
-        for at in 0..self.walks.half_open.len() {
-            let mut pending = self.walks.half_open.get(&at, 0)?;
+        for at in 0..self.loaded.maps.half_open.len() {
+            let mut pending = self.loaded.maps.half_open.get(&at, 0)?;
             if pending.born != 0 {
                 pending.sent = older(pending.sent);
                 pending.birth = older(pending.birth);
-                self.walks.half_open.set(at, pending, 0)?;
+                self.loaded.maps.half_open.set(at, pending, 0)?;
             }
         }
         let mut load = self.load()?;
@@ -90,14 +59,16 @@ impl World {
     /// # Errors
     /// The kernel's.
     pub fn kill(&mut self, request: KillRequest) -> Result<KillReport> {
-        self.walks.request.set(0, request, 0)?;
+        self.loaded.maps.kill_request.set(0, request, 0)?;
         self.trace(KILL)?;
-        Ok(self.walks.report.get(&0, 0)?)
+        Ok(self.loaded.maps.kill_report.get(&0, 0)?)
     }
 
     /// What the controller was told of the flows killed since the last call.
     pub fn kills(&mut self) -> Vec<Kill<V4>> {
-        let ring = &mut self.walks.kills;
+        let Some(ring) = &mut self.loaded.kills else {
+            return Vec::new();
+        };
         std::iter::from_fn(|| read(&ring.next()?)).collect()
     }
 

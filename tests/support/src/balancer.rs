@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -113,6 +114,20 @@ impl Balancer {
             String::from_utf8_lossy(&output.stderr)
         );
         serde_json::from_slice(&output.stdout).with_context(|| format!("show {what}"))
+    }
+
+    /// Runs a client command against it, without a terminal.
+    ///
+    /// # Errors
+    /// Where the binary does not start.
+    pub fn client(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let output = std::process::Command::new(&self.binary)
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()?;
+        Ok(output)
     }
 
     /// What `/metrics` says.

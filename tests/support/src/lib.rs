@@ -6,12 +6,16 @@
 
 pub mod balancer;
 pub mod client;
+pub mod delay;
+pub mod flood;
 pub mod link;
 pub mod netns;
 pub mod proc;
 pub mod relay;
 pub mod server;
+pub mod tcp;
 pub mod topology;
+pub mod vm;
 
 /// The twelve ports of the seed.
 pub const PORTS: [u16; 12] = [

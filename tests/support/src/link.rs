@@ -144,6 +144,39 @@ pub async fn default_route(gateway: Ipv4Addr) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Adds a route to a network of 24 bits by a gateway.
+///
+/// # Errors
+/// netlink's.
+pub async fn route(network: Ipv4Addr, gateway: Ipv4Addr) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(network, 24)
+        .gateway(gateway)
+        .build();
+    handle.route().add(route).execute().await?;
+    Ok(())
+}
+
+/// Has nothing leave for an address: TCP towards it is silent, while ARP still
+/// answers; or lets it leave again.
+///
+/// # Errors
+/// netlink's.
+pub async fn silence(address: Ipv4Addr, silent: bool) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(address, 32)
+        .kind(rtnetlink::packet_route::route::RouteType::BlackHole)
+        .build();
+    if silent {
+        handle.route().add(route).execute().await?;
+    } else {
+        handle.route().del(route).execute().await?;
+    }
+    Ok(())
+}
+
 /// The MAC address of a link.
 ///
 /// # Errors

@@ -9,7 +9,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::snapshot::{
-    BackendView, ClusterView, FlowView, InterfaceView, Snapshot, SnatView, StickyView,
+    BackendView, ClusterView, EventView, FlowView, InterfaceView, KilledView, Snapshot, SnatView,
+    StickyView,
 };
 
 /// A directory of this test's own.
@@ -86,6 +87,8 @@ pub(crate) fn snapshot() -> Snapshot {
         backend: "OCS_Node1".into(),
         port: 443,
         used: 5,
+        resting: 2,
+        failures: 0,
         limit: 1000,
     };
     Snapshot {
@@ -145,6 +148,40 @@ impl Source for Memory {
             backend: "OCS_Node1".into(),
             expires_in: 1799.5,
         }))
+    }
+
+    fn events(&self) -> BoxFuture<'_, Result<Vec<EventView>, Unavailable>> {
+        let event = |cluster: &str| EventView {
+            at: 1_700_000_000.25,
+            kind: "redispatch".into(),
+            reason: Some("silent".into()),
+            cluster: Some(cluster.into()),
+            client: Some([203, 0, 113, 5].into()),
+            client_port: 50000,
+            vip: Some([192, 0, 2, 1].into()),
+            vip_port: 443,
+            backend: Some("OCS_Node2".into()),
+            before: Some("OCS_Node1".into()),
+            ..EventView::default()
+        };
+        Box::pin(async move { Ok(vec![event("ocs"), event("lync")]) })
+    }
+
+    fn reset(&self, wanted: Reset) -> BoxFuture<'_, Result<KilledView, Unavailable>> {
+        let answer = match wanted {
+            Reset::Backend { backend, .. } => Err(Unavailable(format!("no {backend}"))),
+            Reset::Client { .. } => Ok(KilledView {
+                killed: 3,
+                untold: 0,
+                done: true,
+            }),
+        };
+        Box::pin(async move { answer })
+    }
+
+    fn clear(&self, wanted: Clear) -> BoxFuture<'_, Result<u64, Unavailable>> {
+        let cleared = if wanted.client.is_some() { 1 } else { 12 };
+        Box::pin(async move { Ok(cleared) })
     }
 }
 
@@ -223,6 +260,37 @@ async fn answers_every_kind() {
         .ask("{\"show\":\"snat\",\"cluster\":\"ocs\"}\n")
         .await;
     assert_eq!(snat[0]["snat"].as_array().unwrap().len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn does_what_it_is_asked() {
+    let server = Running::start(PRESENT).await;
+    for (line, expected) in [
+        (
+            r#"{"change":"reset-client","client":"203.0.113.5"}"#,
+            serde_json::json!({"killed": 3, "untold": 0, "done": true}),
+        ),
+        (
+            r#"{"change":"reset-backend","cluster":"ocs","backend":"b"}"#,
+            serde_json::json!({"error": "no b"}),
+        ),
+        (
+            r#"{"change":"clear-sticky","cluster":"ocs","client":"203.0.113.5"}"#,
+            serde_json::json!({"cleared": 1}),
+        ),
+        (
+            r#"{"change":"clear-sticky","cluster":"ocs"}"#,
+            serde_json::json!({"cleared": 12}),
+        ),
+    ] {
+        let answer = server.ask(&format!("{line}\n")).await;
+        assert_eq!(answer, [expected], "{line}");
+    }
+    let events = server
+        .ask("{\"show\":\"events\",\"cluster\":\"lync\"}\n")
+        .await;
+    assert_eq!(events[0]["events"].as_array().unwrap().len(), 1);
     server.stop().await;
 }
 

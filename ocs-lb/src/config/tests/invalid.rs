@@ -3,6 +3,7 @@
 mod backends;
 mod checks;
 mod clusters;
+mod failures;
 mod host;
 mod later;
 mod ports;

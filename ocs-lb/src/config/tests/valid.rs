@@ -7,7 +7,8 @@ use super::super::{CheckReport, DEFAULT, render};
 use super::{BASE, valid, with, with_cluster, with_top};
 use crate::model::bill::bill;
 use crate::model::{
-    AttachMode, Balance, Interfaces, LogLevel, Port, RefuseAction, Snat, Unknown, Unserved,
+    AttachMode, Balance, Cluster, DownAction, Interfaces, LogLevel, OnBackendDown, Persist, Port,
+    RefuseAction, Snat, Unknown, Unserved,
 };
 
 /// Every key at its documented default, where there is one.
@@ -87,11 +88,11 @@ fn defaults_written_out_mean_the_same_as_absent() {
     let paths = |l: &super::Loaded| -> Vec<String> {
         l.warnings.iter().map(|w| w.key_path.clone()).collect()
     };
-    let want = ["clusters[0].on_backend_down", "clusters[0].slow_start"];
+    let want = ["clusters[0].slow_start"];
     assert_eq!(paths(&absent), want);
     assert_eq!(paths(&written), want);
     assert_eq!(
-        written.warnings[1].to_string(),
+        written.warnings[0].to_string(),
         "t.yaml:28: clusters[0].slow_start: this version gives a backend that comes up its \
          full weight at once; `slow_start: 0s` says so"
     );
@@ -118,13 +119,16 @@ clusters:
     unserved: pass
     unknown: drop
     timeouts: {connect: 500ms, client: 2h, server: 1m, half_closed: 1s}
-    check: {interval: 1s, fast_interval: 500ms, down_interval: 5s, timeout: 100ms, rise: 1, fall: 1}
-    on_backend_down: {action: keep}
+    check: {interval: 1s, fast_interval: 500ms, down_interval: 5s, timeout: 100ms, rise: 1, fall: 1, observe: true}
+    redispatch_after: 2s
+    persist: strict
+    on_backend_down: {action: keep, rate: 7, guard: off}
     slow_start: 0
     backends:
       - {name: b, address: 198.51.100.1, weight: 256, check: {fall: 9, port: 99, down_interval: null}}
       - {name: c, address: 198.51.100.2, weight: 0, backup: yes_not}
 tables: {flows: 1m, half_open: 1k}
+resets: {unknown_per_second: 5}
 sweep: {interval: 500ms}
 admin:
   - {socket: /run/a, mode: 0660}
@@ -187,6 +191,15 @@ log: {level: trace}
     assert_eq!(cluster.unknown, Unknown::Drop);
     assert_eq!(cluster.timeouts.connect, Duration::from_millis(500));
     assert_eq!(cluster.timeouts.client, Duration::from_secs(7200));
+    assert_eq!(cluster.redispatch_after, Duration::from_secs(2));
+    assert_eq!(cluster.persist, Persist::Strict);
+    let down = OnBackendDown {
+        action: DownAction::Keep,
+        rate: 7,
+        guard: false,
+    };
+    assert_eq!(cluster.on_backend_down, down);
+    assert_eq!(model.unknown_resets, 5);
     let (first, second) = (
         cluster.backends[0].check.unwrap(),
         cluster.backends[1].check.unwrap(),
@@ -195,6 +208,7 @@ log: {level: trace}
     assert_eq!((first.port, first.fall, first.rise), (99, 9, 1));
     assert_eq!(first.interval, Duration::from_secs(1));
     assert_eq!(first.down_interval, None);
+    assert!(first.observe && second.observe);
     // The first port of the file, as the backend sees it.
     assert_eq!((second.port, second.fall), (4443, 1));
     assert_eq!(second.down_interval, Some(Duration::from_secs(5)));
@@ -219,10 +233,14 @@ defaults:
   sticky: {size: 1k, expire: 1m}
   ports: [1, 2]
   check: {rise: 7, fall: 8}
+  persist: haproxy
+  redispatch_after: 1s
+  on_backend_down: {action: keep, rate: 9}
 clusters:
   - name: a
     vips: [192.0.2.1]
     timeouts: {server: 3m}
+    on_backend_down: {rate: null, guard: false}
     sticky: {size: null}
     ports: [3]
     backends:
@@ -233,6 +251,8 @@ clusters:
   - name: c
     vips: [192.0.2.2]
     balance: null
+    persist: null
+    redispatch_after: 3s
     timeouts: null
     sticky: off
     check: off
@@ -247,6 +267,16 @@ clusters:
     assert_eq!(a.balance, Balance::RoundRobin);
     assert_eq!(a.timeouts.client, Duration::from_secs(60));
     assert_eq!(a.timeouts.server, Duration::from_secs(180));
+    let (keep, second) = (DownAction::Keep, Duration::from_secs(1));
+    let down = |c: &Cluster| {
+        let down = c.on_backend_down;
+        (down.action, down.rate, down.guard)
+    };
+    assert_eq!(down(a), (keep, 5000, false));
+    assert_eq!(down(c), (keep, 9, true));
+    assert_eq!((a.persist, a.redispatch_after), (Persist::Haproxy, second));
+    let c_persist = (c.persist, c.redispatch_after);
+    assert_eq!(c_persist, (Persist::Redispatch, 3 * second));
     let sticky = a.sticky.unwrap();
     assert_eq!(
         (sticky.size, sticky.expire),
@@ -320,6 +350,16 @@ fn the_rendered_bill() {
         ]),
         "{text}"
     );
+    assert!(
+        has(&["ocs", "redispatch", "800ms", "reset", "5000", "on"]),
+        "{text}"
+    );
+    let keeps = with_cluster("on_backend_down: {action: keep}\npersist: strict");
+    let keeps = valid(&keeps);
+    let keeps = render(&keeps, &bill(&keeps.model, (32768, 60999)));
+    let line = keeps.lines().rfind(|line| line.starts_with(" a "));
+    let words: Vec<_> = line.unwrap_or_default().split_whitespace().collect();
+    assert_eq!(words, ["a", "strict", "800ms", "keep"], "{keeps}");
     let json = serde_json::to_value(CheckReport::new(&loaded, &owed)).unwrap();
     assert_eq!(json["bill"]["maps"][1]["bytes"], 1_023_410_176);
     assert_eq!(json["warnings"], serde_json::json!([]));

@@ -99,10 +99,10 @@ fn checks() {
         ),
         (
             "observe",
-            Cluster("check: {observe: true}"),
+            Cluster("check: {observe: maybe}"),
             8,
             "clusters[0].check.observe",
-            "true is known but not supported by this version; allowed now: false",
+            "maybe is not allowed; allowed: true, false",
         ),
         (
             "of a backend",

@@ -1,0 +1,150 @@
+//! What a controller can be asked to do, as one line of JSON.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A change: `{"change": "reset-backend", "cluster": ..., "backend": ...}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Change {
+    /// RST to both sides of a backend's flows.
+    ResetBackend {
+        /// Cluster's name.
+        cluster: String,
+        /// Backend's name.
+        backend: String,
+    },
+    /// RST to both sides of a client's flows, in all clusters.
+    ResetClient {
+        /// Its address.
+        client: IpAddr,
+    },
+    /// Forget sticky entries.
+    ClearSticky {
+        /// Cluster's name.
+        cluster: String,
+        /// Only of this client.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<IpAddr>,
+        /// Only of this backend.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backend: Option<String>,
+    },
+}
+
+/// Whose flows are reset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reset {
+    /// A backend's.
+    Backend {
+        /// Cluster's name.
+        cluster: String,
+        /// Backend's name.
+        backend: String,
+    },
+    /// A client's.
+    Client {
+        /// Its address.
+        client: IpAddr,
+    },
+}
+
+/// Which sticky entries are forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clear {
+    /// Cluster's name.
+    pub cluster: String,
+    /// Only of this client.
+    pub client: Option<IpAddr>,
+    /// Only of this backend.
+    pub backend: Option<String>,
+}
+
+impl Change {
+    /// The line that asks for it, newline included.
+    ///
+    /// # Errors
+    /// None that a change can have.
+    pub fn to_line(&self) -> serde_json::Result<String> {
+        Ok(format!("{}\n", serde_json::to_string(self)?))
+    }
+}
+
+/// As a sentence without its end: what is about to happen.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ResetBackend { cluster, backend } => {
+                write!(f, "reset every flow of {cluster}/{backend}")
+            }
+            Self::ResetClient { client } => write!(f, "reset every flow of client {client}"),
+            Self::ClearSticky {
+                cluster,
+                client,
+                backend,
+            } => {
+                write!(f, "forget ")?;
+                match client {
+                    Some(client) => write!(f, "the sticky entry of {client}")?,
+                    None => write!(f, "every sticky entry")?,
+                }
+                write!(f, " of cluster {cluster}")?;
+                match backend {
+                    Some(backend) => write!(f, " on {backend}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        let cases = [
+            (
+                Change::ResetBackend {
+                    cluster: "ocs".into(),
+                    backend: "n".into(),
+                },
+                r#"{"change":"reset-backend","cluster":"ocs","backend":"n"}"#,
+                "reset every flow of ocs/n",
+            ),
+            (
+                Change::ResetClient {
+                    client: [203, 0, 113, 9].into(),
+                },
+                r#"{"change":"reset-client","client":"203.0.113.9"}"#,
+                "reset every flow of client 203.0.113.9",
+            ),
+            (
+                Change::ClearSticky {
+                    cluster: "ocs".into(),
+                    client: None,
+                    backend: None,
+                },
+                r#"{"change":"clear-sticky","cluster":"ocs"}"#,
+                "forget every sticky entry of cluster ocs",
+            ),
+            (
+                Change::ClearSticky {
+                    cluster: "ocs".into(),
+                    client: Some([203, 0, 113, 9].into()),
+                    backend: Some("n".into()),
+                },
+                r#"{"change":"clear-sticky","cluster":"ocs","client":"203.0.113.9","backend":"n"}"#,
+                "forget the sticky entry of 203.0.113.9 of cluster ocs on n",
+            ),
+        ];
+        for (change, line, words) in cases {
+            assert_eq!(change.to_line().unwrap(), format!("{line}\n"));
+            assert_eq!(serde_json::from_str::<Change>(line).unwrap(), change);
+            assert_eq!(change.to_string(), words);
+        }
+    }
+}

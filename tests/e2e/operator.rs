@@ -1,0 +1,152 @@
+//! An operator's commands, and what the controller decides about dead backends.
+
+use std::time::{Duration, Instant};
+
+use ocs_lb_test_support::client::connect;
+use ocs_lb_test_support::topology::{client, vip};
+
+use crate::world::{World, config};
+
+const FAST: &str = "    check: {port: 5061, interval: 200ms, timeout: 200ms, rise: 2, fall: 3}";
+
+fn resets() -> String {
+    config([1, 1], FAST).replace("{action: keep}", "{action: reset}")
+}
+
+/// Exit code, standard output and standard error of a client command.
+fn command(world: &World, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = world.balancer.client(arguments).expect("it starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+fn wait_for_log(world: &World, words: &[&str]) -> Duration {
+    let start = Instant::now();
+    loop {
+        let log = world.balancer.process.log();
+        let said = |line: &str| words.iter().all(|word| line.contains(word));
+        if log.lines().any(said) {
+            return start.elapsed();
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "no {words:?} in\n{log}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn one_dead_backend_is_reset_and_all_of_them_are_not() {
+    let mut world = World::new(&resets());
+    // Both have been seen to serve.
+    std::thread::sleep(Duration::from_secs(1));
+    world.stop_server(0);
+    let took = wait_for_log(&world, &["flows reset", "ocs/OCS_Node1", "backend_down"]);
+    // Detection takes 3 x 200 ms and the checks' own time.
+    assert!(took < Duration::from_millis(2000), "{took:?}");
+    let log = world.balancer.process.log();
+    assert!(!log.contains("are kept"), "{log}");
+    // Nobody is left to tell whether this one is dead.
+    world.stop_server(1);
+    wait_for_log(&world, &["are kept", "ocs/OCS_Node2"]);
+    let log = world.balancer.process.log();
+    assert!(!log.contains("not done"), "{log}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn backends_that_fail_together_are_kept() {
+    let mut world = World::new(&resets());
+    std::thread::sleep(Duration::from_secs(1));
+    world.stop_server(0);
+    world.stop_server(1);
+    wait_for_log(&world, &["are kept", "ocs/OCS_Node1", "our own link"]);
+    wait_for_log(&world, &["are kept", "ocs/OCS_Node2", "our own link"]);
+    // The first that is back proves that the other one is dead.
+    world.start_server(0);
+    wait_for_log(&world, &["flows reset", "ocs/OCS_Node2", "backend_down"]);
+    let log = world.balancer.process.log();
+    let reset_first = |line: &str| line.contains("flows reset") && line.contains("OCS_Node1");
+    assert!(!log.lines().any(reset_first), "{log}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn sticky_entries_are_forgotten() {
+    let world = World::new(&config([1, 1], FAST));
+    world
+        .topology
+        .clients
+        .block_on(|| async {
+            for number in 0..5 {
+                connect(client(number), 0, vip(443)).await?.close().await?;
+            }
+            Ok(())
+        })
+        .expect("sessions");
+    let entries = || {
+        let shown = world.balancer.show("sticky").expect("show sticky");
+        shown.as_array().expect("a list").len()
+    };
+    assert_eq!(entries(), 5);
+
+    let (code, _, error) = command(&world, &["clear", "sticky", "ocs"]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("--yes"), "{error}");
+    assert_eq!(entries(), 5, "nothing was done without an answer");
+
+    let one = client(3).to_string();
+    let clear = |more: &[&str]| {
+        let arguments = [&["clear", "sticky", "ocs", "--yes"], more].concat();
+        let (code, output, error) = command(&world, &arguments);
+        assert_eq!(code, Some(0), "{error}");
+        output
+    };
+    assert_eq!(clear(&["--client", &one]), "sticky entries forgotten: 1");
+    assert_eq!(clear(&["--client", &one]), "sticky entries forgotten: 0");
+    let on_first = clear(&["--backend", "OCS_Node1"]);
+    let rest = clear(&["--backend", "OCS_Node2"]);
+    let count = |text: &str| -> usize {
+        let (_, count) = text.rsplit_once(' ').expect("a count");
+        count.parse().expect("a number")
+    };
+    assert_eq!(count(&on_first) + count(&rest), 4);
+    assert!(
+        count(&on_first) > 0 && count(&rest) > 0,
+        "{on_first}, {rest}"
+    );
+    assert_eq!(entries(), 0);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_is_not_there_is_said() {
+    let world = World::new(&config([1, 1], FAST));
+    for (arguments, expected) in [
+        (
+            &["clear", "sticky", "lync", "--yes"][..],
+            "there is no cluster lync; there is: ocs",
+        ),
+        (
+            &["reset", "backend", "ocs/Node1", "--yes"],
+            "cluster ocs has no backend Node1; it has: OCS_Node1, OCS_Node2, backup",
+        ),
+    ] {
+        let (code, _, error) = command(&world, arguments);
+        assert_eq!(code, Some(1), "{error}");
+        assert!(error.ends_with(expected), "{error}");
+    }
+    let nobody = client(9).to_string();
+    let (code, output, error) = command(&world, &["reset", "client", &nobody, "--yes"]);
+    assert_eq!((code, &*output), (Some(0), "flows reset: 0"), "{error}");
+    let (code, _, error) = command(&world, &["reset", "client", &nobody]);
+    assert_eq!(code, Some(2), "{error}");
+    let events = world.balancer.show("events").expect("show events");
+    assert!(events["events"].is_array(), "{events}");
+}
