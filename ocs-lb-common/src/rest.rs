@@ -44,8 +44,9 @@ pub const fn needed(word: StateWord) -> u32 {
     let dead = matches!(word.phase(), Phase::Dead | Phase::Deleting);
     if !word.has(ended) && word.0 & both == both {
         return match (word.has(StateWord::SERVER_FIRST), dead) {
-            (true, true) => TIME_WAIT - CLOSED_SERVE,
-            (true, false) => TIME_WAIT,
+            // From its death on as well: a flow that another of the same client
+            // replaced may have closed only then.
+            (true, _) => TIME_WAIT,
             (false, true) => DEAD_REST,
             (false, false) => RESET_SERVE,
         };
@@ -64,7 +65,8 @@ pub struct Record {
     pub word: StateWord,
     /// The client's highest sequence number, plus one.
     pub seq_end: u32,
-    /// The client's last timestamp; 0 is none.
+    /// The client's last timestamp; 0 where it or the server sent none, so
+    /// that the server remembers none.
     pub timestamp: u32,
     /// Ticks since its death, or since its last packet while it still serves.
     pub age: u32,
@@ -81,7 +83,7 @@ impl Record {
         Self {
             word: forward.state,
             seq_end: forward.seq_end,
-            timestamp: forward.timestamp,
+            timestamp: remembered(forward, reverse),
             age: now.since(end),
         }
     }
@@ -98,12 +100,24 @@ impl Record {
     }
 }
 
+/// The client's timestamp that the server's TIME_WAIT holds. A SYN's alone is
+/// none: a server that does not answer with its own forgets it (RFC 7323
+/// section 3.2), and then a newer one is no reason to let a SYN in.
+#[inline(always)]
+fn remembered<A: Address>(forward: &Flow<A>, reverse: &Flow<A>) -> u32 {
+    if reverse.timestamp == 0 {
+        0
+    } else {
+        forward.timestamp
+    }
+}
+
 /// Turns a flow's reverse entry into the record of its port's rest, so that
 /// its forward entry can go: another flow needs the client's tuple.
 #[inline(always)]
 pub fn retire<A: Address>(reverse: &mut Flow<A>, forward: &Flow<A>, word: StateWord, now: Ticks) {
     reverse.seq_end = forward.seq_end;
-    reverse.timestamp = forward.timestamp;
+    reverse.timestamp = remembered(forward, reverse);
     reverse.last_seen = now;
     reverse.state = word.with_phase(Phase::Dead);
 }
@@ -215,7 +229,7 @@ mod tests {
             (
                 "server first, no longer serving",
                 closed(StateWord::SERVER_FIRST).with_phase(Phase::Dead),
-                TIME_WAIT - CLOSED_SERVE,
+                TIME_WAIT,
             ),
             (
                 "idle, and nobody was told",
@@ -332,5 +346,18 @@ mod tests {
         let record = Record::of_retired(&reverse, Ticks(35));
         assert_eq!((record.seq_end, record.timestamp, record.age), (77, 5, 5));
         assert_eq!(record.word, word.with_phase(Phase::Dead));
+    }
+
+    #[test]
+    fn a_timestamp_that_the_server_does_not_know() {
+        use crate::address::V4;
+        let forward: Flow<V4> = Flow {
+            timestamp: 5,
+            ..Flow::default()
+        };
+        let mut reverse = Flow::default();
+        assert_eq!(Record::of(&forward, &reverse, Ticks(0)).timestamp, 0);
+        retire(&mut reverse, &forward, LIVE, Ticks(0));
+        assert_eq!(Record::of_retired(&reverse, Ticks(0)).timestamp, 0);
     }
 }

@@ -412,9 +412,11 @@ pub fn touch<A: Address>(
     timestamp: Option<u32>,
 ) {
     // A half-open flow's forward entry keeps its birth: SYN retransmissions
-    // must not prolong it.
-    let half_open = matches!(flow.state.phase(), Phase::HalfOpen);
-    if flow.is_reverse() || !half_open {
+    // must not prolong it. A killed one's keeps the time of that: its client's
+    // RSTs are forwarded, and must not prolong it either.
+    let phase = flow.state.phase();
+    let half_open = matches!(phase, Phase::HalfOpen);
+    if flow.is_reverse() || !matches!(phase, Phase::HalfOpen | Phase::Killed) {
         flow.last_seen = now;
     }
     let end = end_of(segment);
@@ -431,10 +433,7 @@ pub fn touch<A: Address>(
         flow.last_ack = segment.ack;
     }
     flow.window = segment.window;
-    // A SYN that comes again says another time than the one that is kept.
-    if let Some(value) = timestamp
-        && !syn
-    {
+    if let Some(value) = timestamp {
         flow.timestamp = value;
     }
     flow.bytes = flow.bytes.wrapping_add(ip_len as u64);

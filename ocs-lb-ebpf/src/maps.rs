@@ -351,7 +351,8 @@ impl Family for V4 {
     }
     #[inline(always)]
     fn reuse_port(any: bool) -> Option<Reused> {
-        Reused::from_code(slow::ocs_lb_reuse4(any as u32))
+        let reused = Reused::from_code(slow::ocs_lb_reuse4(any as u32))?;
+        (slow::ocs_lb_evict4(reused.port as u32) != 0).then_some(reused)
     }
     #[inline(always)]
     fn syn_packet(pending: &Pending<V4>) -> ocs_lb_common::parse::Packet<V4> {

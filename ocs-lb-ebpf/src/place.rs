@@ -22,7 +22,7 @@ use crate::{
     maps::{CLUSTERS, Family, NEXT_HOPS, Room},
     neighbor,
     port::{self, Ports},
-    reuse::Reused,
+    reuse::{Found, Reused},
     sticky,
     time::Now,
 };
@@ -68,6 +68,8 @@ pub struct Place<A> {
     pub strip: u8,
     /// 1: the client's sticky entry is only proposed.
     pub proposed: u8,
+    /// Among ports that rest.
+    pub found: Found,
 }
 
 impl<A: Family> Place<A> {
@@ -285,12 +287,10 @@ fn reused<A>(place: &mut Place<A>, load: *mut ClusterLoad, reused: Option<Reused
     let Some(reused) = reused else {
         return 0;
     };
-    if reused.early {
-        // SAFETY: a counter within the cluster's counts.
-        unsafe { add_u64(&raw mut (*load).reused_early, 1) };
-    }
-    place.early = reused.early as u8;
-    place.strip = reused.strip as u8;
+    // SAFETY: a counter within the cluster's counts.
+    unsafe { add_u64(&raw mut (*load).reused_early, reused.early as u64) };
+    place.early = reused.early;
+    place.strip = reused.strip;
     reused.port
 }
 

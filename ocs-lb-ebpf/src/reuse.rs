@@ -7,13 +7,18 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use ocs_lb_common::{
     abi::{Flow, FlowKey},
     address::Be16,
-    rest::{CANDIDATES, Opening, Record, Reuse, reuse},
+    rest::{CANDIDATES, Record, Reuse, reuse},
     resting::{RestSearch, Resting},
     ticks::Ticks,
     track::{Phase, StateWord},
 };
 
-use crate::{flow, maps::Family, port::Ports};
+use crate::{
+    flow,
+    maps::{Family, Room},
+    place::{Place, Wanted},
+    port::Ports,
+};
 
 /// Steps of one walk at most: candidates, and leaps between them.
 const STEPS: u32 = 4 * CANDIDATES;
@@ -23,25 +28,18 @@ const STEPS: u32 = 4 * CANDIDATES;
 pub struct Reused {
     /// The port.
     pub port: u16,
-    /// Whether the SYN's timestamp must go.
-    pub strip: bool,
-    /// Whether its rest was not over.
-    pub early: bool,
+    /// 1: its rest was not over.
+    pub early: u8,
+    /// 1: the SYN's timestamp must go.
+    pub strip: u8,
 }
 
 impl Reused {
-    /// As a number, for the way out of a global function.
-    #[inline(always)]
-    pub const fn code(reused: Option<Self>) -> u32 {
-        match reused {
-            Some(reused) => {
-                (reused.early as u32) << 17 | (reused.strip as u32) << 16 | reused.port as u32
-            }
-            None => 0,
-        }
-    }
+    const STRIP: u32 = 1 << 16;
+    const EARLY: u32 = 1 << 17;
 
-    /// From that number.
+    /// From what [`find`] gives, the way out of a global function. Bits stay
+    /// bits: the verifier would follow each branch to the program's end.
     #[inline(always)]
     pub const fn from_code(code: u32) -> Option<Self> {
         if code == 0 {
@@ -49,64 +47,58 @@ impl Reused {
         }
         Some(Self {
             port: code as u16,
-            strip: code >> 16 & 1 != 0,
-            early: code >> 17 != 0,
+            early: (code >> 17 & 1) as u8,
+            strip: (code >> 16 & 1) as u8,
         })
     }
 }
 
-/// What the walk's callback works on.
+/// What a walk has found so far. It lies in the CPU's room, not on the stack:
+/// the verifier would follow each of its values through every step.
 #[repr(C)]
-struct Walk<A> {
-    search: RestSearch,
-    left: u32,
-    /// What the new flow's packets will look like; the port is each
-    /// candidate's.
-    tuple: FlowKey<A>,
-    isn: u32,
-    timestamp: u32,
-    has_timestamp: u32,
-    now: Ticks,
-    ports: Ports,
-    /// The port found, or 0.
-    found: u32,
-    strip: u32,
-    early: u32,
-    /// The one that rests longest, or 0, and for how long.
+pub struct Found {
+    /// The code of a port that may be used, or 0.
+    code: u32,
+    /// The port that rests longest, or 0, and for how long.
     oldest: u32,
     oldest_age: u32,
 }
 
-/// Takes a resting port of `low..=high` from its flow, whose entries go. With
-/// `any`, the one that rests longest where none is sure to be accepted.
-#[inline(always)]
-pub fn take<A: Family>(
+/// What the walk's callback works on.
+#[repr(C)]
+struct Walk<A: 'static> {
+    search: RestSearch,
+    left: u32,
     ports: Ports,
-    (low, high): (u16, u16),
-    tuple: &FlowKey<A>,
-    opening: &Opening,
-    now: Ticks,
-    any: bool,
-) -> Option<Reused> {
+    wanted: *const Wanted<A>,
+    place: *mut Place<A>,
+}
+
+/// Finds a resting port for the place in a CPU's room, for [`evict`] to take
+/// it. With `any`, the one that rests longest where none is sure to be
+/// accepted. The code of a [`Reused`], or 0.
+#[inline(always)]
+pub fn find<A: Family>(room: &mut Room<A>, any: bool) -> u32 {
+    let place = &mut room.place;
+    let Some(ports) = Ports::at(place.ports) else {
+        return 0;
+    };
     // SAFETY: counters of the slab's value; a lost update costs a few steps.
     let (resting, cursor) = unsafe { ((*ports.0).resting, (*ports.0).rest_cursor as u16) };
     if resting == 0 {
-        return None;
+        return 0;
     }
-    let mut walk = Walk {
-        search: RestSearch::new(low, high, cursor),
-        left: CANDIDATES,
-        tuple: *tuple,
-        isn: opening.isn,
-        timestamp: opening.timestamp.unwrap_or(0),
-        has_timestamp: u32::from(opening.timestamp.is_some()),
-        now,
-        ports,
-        found: 0,
-        strip: 0,
-        early: 1,
+    place.found = Found {
+        code: 0,
         oldest: 0,
         oldest_age: 0,
+    };
+    let mut walk = Walk {
+        search: RestSearch::new(place.low, place.high, cursor),
+        left: CANDIDATES,
+        ports,
+        wanted: &raw const room.wanted,
+        place: &raw mut room.place,
     };
     let step: extern "C" fn(u32, *mut Walk<A>) -> i64 = step::<A>;
     // SAFETY: the callback has the helper's signature, and `walk` outlives the
@@ -114,15 +106,14 @@ pub fn take<A: Family>(
     unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };
     // SAFETY: as above.
     unsafe { (*ports.0).rest_cursor = walk.search.cursor() };
-    let (port, strip) = if walk.found != 0 {
-        (walk.found as u16, walk.strip != 0)
-    } else if any && walk.oldest != 0 {
-        (walk.oldest as u16, false)
+    let found = &room.place.found;
+    if found.code != 0 {
+        found.code
+    } else if any && found.oldest != 0 {
+        found.oldest | Reused::EARLY
     } else {
-        return None;
-    };
-    let early = walk.early != 0;
-    evict(tuple, port).then_some(Reused { port, strip, early })
+        0
+    }
 }
 
 /// One step of the walk; 1 ends it.
@@ -139,28 +130,24 @@ extern "C" fn step<A: Family>(_index: u32, walk: *mut Walk<A>) -> i64 {
         return 1;
     }
     walk.left -= 1;
-    let Some(record) = look(&walk.tuple, port, walk.now) else {
+    // SAFETY: both lie in the room, which outlives the walk.
+    let (wanted, place) = unsafe { (&*walk.wanted, &mut *walk.place) };
+    let Some(record) = look(&place.tuple, port, wanted.now.ticks) else {
         return 0;
     };
-    let opening = Opening {
-        isn: walk.isn,
-        timestamp: (walk.has_timestamp != 0).then_some(walk.timestamp),
+    let found = &mut place.found;
+    found.code = match reuse(&record, &wanted.opening) {
+        Reuse::Rested => port as u32,
+        Reuse::Early => port as u32 | Reused::EARLY,
+        Reuse::EarlyStripped => port as u32 | Reused::EARLY | Reused::STRIP,
+        Reuse::No => 0,
     };
-    match reuse(&record, &opening) {
-        Reuse::No => {}
-        usable => {
-            walk.found = port as u32;
-            walk.strip = matches!(usable, Reuse::EarlyStripped) as u32;
-            walk.early = !matches!(usable, Reuse::Rested) as u32;
-            return 1;
-        }
+    if found.code != 0 {
+        return 1;
     }
-    if is_over(record.word)
-        && !matches!(record.word.phase(), Phase::Killed)
-        && (walk.oldest == 0 || record.age > walk.oldest_age)
-    {
-        walk.oldest = port as u32;
-        walk.oldest_age = record.age;
+    if rests(record.word) && (found.oldest == 0 || record.age > found.oldest_age) {
+        found.oldest = port as u32;
+        found.oldest_age = record.age;
     }
     0
 }
@@ -191,8 +178,9 @@ fn look<A: Family>(tuple: &FlowKey<A>, port: u16, now: Ticks) -> Option<Record> 
 }
 
 /// Deletes what is left of the flow that has `port`; the port stays claimed.
+/// Whether it was still there.
 #[inline(always)]
-fn evict<A: Family>(tuple: &FlowKey<A>, port: u16) -> bool {
+pub fn evict<A: Family>(tuple: &FlowKey<A>, port: u16) -> bool {
     let key = reverse_key(tuple, port);
     let Some(reverse) = A::flows().get_ptr_mut(&key) else {
         return false;
@@ -212,11 +200,13 @@ fn evict<A: Family>(tuple: &FlowKey<A>, port: u16) -> bool {
     is_over(word) && flow::delete_record(&key, reverse, word, true).is_ok()
 }
 
-/// Whether a flow is over, and nobody deletes it yet.
+#[inline(always)]
+fn rests(word: StateWord) -> bool {
+    matches!(word.phase(), Phase::Closed | Phase::Reset | Phase::Dead)
+}
+
+/// The same, or killed: then it has answered long enough.
 #[inline(always)]
 fn is_over(word: StateWord) -> bool {
-    matches!(
-        word.phase(),
-        Phase::Closed | Phase::Reset | Phase::Dead | Phase::Killed
-    )
+    rests(word) || matches!(word.phase(), Phase::Killed)
 }

@@ -22,9 +22,7 @@ use crate::{
     packet::XdpFrame,
     place::{self, Refusal},
     port::{self, Ports},
-    redispatch, reset,
-    reuse::{self, Reused},
-    ring,
+    redispatch, reset, reuse, ring,
     time::{self, Now},
 };
 
@@ -214,12 +212,12 @@ pub extern "C" fn ocs_lb_options4(ctx: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ocs_lb_send4(ctx: *mut xdp_md) -> u32 {
-    with_packet(ctx, |frame, packet, now| {
-        let Some(entry) = flow::entry(packet) else {
-            return Verdict::Race.into();
-        };
-        let word = flow::state_of(entry);
-        Next::Exit(crate::send(frame, packet, entry, word, now))
+    with_packet(ctx, |frame, packet, now| match flow::entry(packet) {
+        Some(entry) => {
+            let word = flow::state_of(entry);
+            Next::Exit(crate::send(frame, packet, entry, word, now))
+        }
+        None => Verdict::Race.into(),
     })
 }
 
@@ -297,27 +295,18 @@ pub extern "C" fn ocs_lb_claim4() -> u32 {
     port::claim(ports, place.low, place.high, place.tuple.source).unwrap_or(0) as u32
 }
 
-/// [`reuse::take`] for IPv4: the code of a [`Reused`].
+/// [`reuse::find`] for IPv4: the code of a [`Reused`](reuse::Reused), or 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ocs_lb_reuse4(any: u32) -> u32 {
-    let Some(room) = open::room::<V4>() else {
-        return 0;
-    };
-    let (place, wanted) = (&room.place, &room.wanted);
-    let Some(ports) = Ports::at(place.ports) else {
-        return 0;
-    };
-    let (range, now) = ((place.low, place.high), wanted.now.ticks);
-    let opening = &wanted.opening;
-    Reused::code(reuse::take(
-        ports,
-        range,
-        &place.tuple,
-        opening,
-        now,
-        any != 0,
-    ))
+    open::room::<V4>().map_or(0, |room| reuse::find(room, any != 0))
+}
+
+/// [`reuse::evict`] for IPv4: 1 where this CPU's room has the port now.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ocs_lb_evict4(port: u32) -> u32 {
+    open::room::<V4>().is_some_and(|room| reuse::evict(&room.place.tuple, port as u16)) as u32
 }
 
 /// [`ring::take`] for IPv4; 0.

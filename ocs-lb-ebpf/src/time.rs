@@ -11,14 +11,14 @@ use crate::maps::{CLOCK, TEST_CLOCK};
 #[unsafe(no_mangle)]
 static USE_TEST_CLOCK: u8 = 0;
 
-/// The time that a test sets, where one does.
+/// The time that a test sets, in nanoseconds, where one does; else 0.
 #[inline(always)]
-fn test_time() -> Option<Now> {
+fn test_ns() -> u64 {
     // SAFETY: a static is readable; volatile, as the loader changes it.
     if unsafe { core::ptr::read_volatile(&raw const USE_TEST_CLOCK) } == 0 {
-        return None;
+        return 0;
     }
-    TEST_CLOCK.get(0).map(|ns| Now::at(*ns))
+    TEST_CLOCK.get(0).map_or(1, |ns| *ns)
 }
 
 /// One reading of the clock.
@@ -54,8 +54,9 @@ pub struct Reading {
 /// other, so a reading may be a jiffy older still; no timeout needs better.
 #[inline(always)]
 pub fn now() -> Now {
-    if let Some(now) = test_time() {
-        return now;
+    let test = test_ns();
+    if test != 0 {
+        return Now::at(test);
     }
     // SAFETY: the helpers take nothing and only read.
     let (jiffies, coarse) = (unsafe { bpf_jiffies64() }, || unsafe {
@@ -80,8 +81,9 @@ pub fn now() -> Now {
 /// Reads the exact clock, for programs that may not use the coarse one.
 #[inline(always)]
 pub fn exact() -> Now {
-    if let Some(now) = test_time() {
-        return now;
+    let test = test_ns();
+    if test != 0 {
+        return Now::at(test);
     }
     // SAFETY: as above.
     Now::at(unsafe { bpf_ktime_get_ns() })

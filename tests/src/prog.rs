@@ -212,6 +212,8 @@ impl World {
     /// # Errors
     /// A map's.
     pub fn forget(&mut self) -> Result<()> {
+        // A full ring changes how long a port rests.
+        self.kills();
         let maps = &mut self.loaded.maps;
         let keys: Vec<_> = maps.flows.keys().collect::<std::result::Result<_, _>>()?;
         for key in keys {

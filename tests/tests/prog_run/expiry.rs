@@ -146,7 +146,7 @@ fn ended_flows_rest_and_count_their_bytes() {
     type End = fn(&mut Scene, &Connection);
     // (name, how it ends, ticks that its entries serve, ticks that its port
     // rests from then on, bytes in, bytes out)
-    let time_wait = seconds(60) - CLOSED_SERVE;
+    let time_wait = seconds(60);
     let cases: [(&str, End, u32, u32, u64, u64); 4] = [
         (
             "reset",

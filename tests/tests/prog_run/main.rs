@@ -3,12 +3,14 @@
 
 mod ends;
 mod events;
+mod exhausted;
 mod expiry;
 mod handshake;
 mod kill;
 mod new_flow;
 mod other;
 mod redispatch;
+mod request;
 mod reuse;
 mod ring;
 mod scene;

@@ -6,8 +6,8 @@ use ocs_lb_common::abi::{EventKind, Reason, Slot};
 use ocs_lb_common::track::Phase;
 use ocs_lb_common::verdict::Verdict;
 use ocs_lb_tests::net::backend_mac;
-use ocs_lb_tests::packet::{flag, hex};
-use ocs_lb_tests::plan::{BACKENDS, CLIENT, Plan};
+use ocs_lb_tests::packet::{Frame, flag, hex};
+use ocs_lb_tests::plan::{BACKENDS, CLIENT, Plan, SERVICE};
 
 use crate::scene::{CLIENT_ISN, Connection, SERVER_ISN, Scene, Seen, client};
 
@@ -147,8 +147,14 @@ fn what_stays_in_silence() {
         scene.forwards(true, &answer.numbers(SERVER_ISN, CLIENT_ISN + 1));
         connection
     };
+    let with_data: Opening = |scene| {
+        let frame = Frame::tcp(CLIENT, SERVICE, flag::SYN).numbers(CLIENT_ISN, 0);
+        scene.sends(false, &frame.data(*b"early"));
+        scene.connection(CLIENT)
+    };
     for (name, opening, alone) in [
         ("no other backend", plain, true),
+        ("data in the SYN", with_data, false),
         ("after a SYN-ACK", answered, false),
     ] {
         let mut plan = patient();
