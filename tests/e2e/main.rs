@@ -3,6 +3,7 @@
 //! `cargo build -p ocs-lb && cargo test -p ocs-lb-tests --test e2e -- --ignored --test-threads=1`.
 
 mod churn;
+mod ends;
 mod flows;
 mod health;
 mod host;
