@@ -159,7 +159,7 @@ fn a_silent_deaths_flows_are_reset_on_both_sides() {
             let (dead, mut alive): (Vec<_>, Vec<_>) = all
                 .into_iter()
                 .partition(|(server, _)| server == "OCS_Node1");
-            let switch = world.topology.servers[0].block_on(|| link::silence(LB, true));
+            let switch = world.topology.servers[0].block_on(|| link::silence(LB, 32, true));
             switch.expect("a silent server");
             let start = Instant::now();
             let count = dead.len();

@@ -4,6 +4,7 @@
 
 mod churn;
 mod ends;
+mod flood;
 mod flows;
 mod health;
 mod host;
@@ -14,6 +15,8 @@ mod parity;
 mod peers;
 mod redispatch;
 mod snat;
+mod soak;
 mod spread;
 mod tuple;
+mod unattended;
 mod world;

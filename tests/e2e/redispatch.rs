@@ -68,7 +68,7 @@ fn a_refusing_server_is_never_met() {
 fn a_silent_server_costs_one_retransmission() {
     let world = World::new(&config([1, 1], UNCHECKED));
     world.topology.servers[0]
-        .block_on(|| link::silence(LB, true))
+        .block_on(|| link::silence(LB, 32, true))
         .expect("a silent server");
     let results = world
         .topology
