@@ -12,6 +12,7 @@ use ocs_lb_test_support::link;
 use ocs_lb_test_support::netns::Namespace;
 use ocs_lb_test_support::tcp;
 use ocs_lb_test_support::topology::{VIP, client, vip};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -89,7 +90,38 @@ struct Met {
     opened: usize,
     /// New connections that took too long or failed.
     failed: Vec<String>,
+    /// The same of those where the server speaks first.
+    opened_silent: usize,
+    failed_silent: Vec<String>,
     slowest: Duration,
+}
+
+/// A new connection, until its server has answered. A client that does not
+/// speak first is lost for good where its last ACK of the handshake is lost
+/// and the server sent a SYN cookie: no side has anything to repeat.
+async fn open(source: Ipv4Addr, speaks: bool) -> anyhow::Result<()> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    let mut stream = socket.connect(vip(443)).await?;
+    if speaks {
+        stream.write_all(b"hello").await?;
+    }
+    anyhow::ensure!(stream.read(&mut [0; 64]).await? > 0, "closed");
+    Ok(())
+}
+
+/// Frames that a link of a namespace has lost.
+fn lost(namespace: &Namespace, name: &str) -> u64 {
+    let text = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
+    let text = text.expect("namespace").expect("counters");
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
+    let numbers = line.unwrap_or_default().trim_start_matches(':');
+    let numbers: Vec<u64> = numbers
+        .split_whitespace()
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    // Dropped on the way in and on the way out.
+    numbers.get(3).copied().unwrap_or(0) + numbers.get(11).copied().unwrap_or(0)
 }
 
 /// Held connections and new ones, until it is over.
@@ -129,19 +161,30 @@ async fn far_load(
         opening.spawn(async move {
             let start = Instant::now();
             let limit = Duration::from_secs(3);
-            match timeout(limit, connect(source, 0, vip(443))).await {
-                Ok(Ok(_)) => Ok(start.elapsed()),
+            let speaks = number % 4 != 0;
+            let result = match timeout(limit, open(source, speaks)).await {
+                Ok(Ok(())) => Ok(start.elapsed()),
                 Ok(Err(error)) => Err(format!("{error:#}")),
                 Err(_) => Err("3 s".to_owned()),
-            }
+            };
+            (speaks, result)
         });
         tokio::time::sleep(EVERY).await;
     }
     while let Some(done) = opening.join_next().await {
-        met.opened += 1;
         match done? {
-            Ok(took) => met.slowest = met.slowest.max(took),
-            Err(error) => met.failed.push(error),
+            (true, Ok(took)) => {
+                met.opened += 1;
+                met.slowest = met.slowest.max(took);
+            }
+            (true, Err(error)) => {
+                met.opened += 1;
+                met.failed.push(error);
+            }
+            (false, result) => {
+                met.opened_silent += 1;
+                met.failed_silent.extend(result.err());
+            }
         }
     }
     while let Some(done) = echoing.join_next().await {
@@ -219,13 +262,25 @@ pub fn under_flood(time: Duration) {
         (after.1 - before.1) / seconds,
     );
     println!(
-        "{} echoes, slowest {:?}, broken {:?}; {} opened, {} failed, slowest {:?}",
+        "{} echoes, slowest {:?}, broken {:?}; {} opened, {} failed, slowest {:?}; \
+         server first: {} opened, {} failed",
         met.echoes,
         met.slowest_echo,
         met.broken,
         met.opened,
         met.failed.len(),
-        met.slowest
+        met.slowest,
+        met.opened_silent,
+        met.failed_silent.len()
+    );
+    let topology = &world.topology;
+    println!(
+        "frames lost: clients {}, balancer {} and {}, servers {:?}, switch {:?}",
+        lost(&topology.clients, "eth0"),
+        lost(&topology.lb, "eth0"),
+        lost(&topology.lb, "eth1"),
+        [0, 1].map(|number| lost(&topology.servers[number], "eth0")),
+        ["lb", "node1", "node2"].map(|port| lost(&topology.switch, port)),
     );
     for name in ["ocs_lb_drops_total", "ocs_lb_refused_total"] {
         let text = world.balancer.metrics().expect("metrics");
