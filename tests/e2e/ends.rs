@@ -1,5 +1,5 @@
 //! Flows that we end: idle ones, those of a dead server, and none when our own
-//! link is what fails. 15, 25 and 40 s.
+//! link is what fails. 8, 4 and 21 s.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};

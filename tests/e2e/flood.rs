@@ -1,4 +1,4 @@
-//! Clients during a flood of SYNs from addresses that never answer. 20 s.
+//! Clients during a flood of SYNs from addresses that never answer. 27 s.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;

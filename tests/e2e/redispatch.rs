@@ -1,4 +1,4 @@
-//! Servers that are dead before a check says so. About 8 s a test.
+//! Servers that are dead before a check says so. About 2 s a test.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! A datapath whose controller stands still. About 30 s.
+//! A datapath whose controller stands still. About 35 s.
 
 use std::time::Duration;
 
