@@ -12,8 +12,8 @@ use crate::datapath::load::{Loaded, load};
 use crate::datapath::log;
 use crate::datapath::sysctl::LoopbackForwarding;
 use crate::model::edits::{Reach, plan};
-use crate::model::sizes::Sizes;
-use crate::model::snat::auto_range;
+use crate::model::sizes::{Sizes, ring};
+use crate::model::snat::{auto_range, range_len};
 use crate::model::{AttachMode, Cluster, Interfaces, LogLevel, Model, Snat, Unknown, policy};
 use crate::neighbor::{Link, Netlink, Route};
 
@@ -242,6 +242,17 @@ fn wanted_events() -> u32 {
         .fold(0, |mask, kind| mask | kind.bit())
 }
 
+/// SNAT ports that the primaries of each cluster have towards one port.
+fn ports<'a>(model: &'a Model, reach: &'a [Vec<Reach>]) -> impl Iterator<Item = u64> + 'a {
+    model.clusters.iter().zip(reach).map(|(cluster, reach)| {
+        let backends = cluster.backends.iter().zip(reach);
+        backends
+            .filter(|(backend, _)| !backend.backup)
+            .map(|(_, reach)| reach.snat.len() as u64 * u64::from(range_len(reach.ports)))
+            .sum()
+    })
+}
+
 fn fill(
     model: &Model,
     network: &Network,
@@ -257,7 +268,7 @@ fn fill(
         Settings {
             resets_per_cpu: (model.unknown_resets / cpus).max(1),
             port_maps: sizes.port_maps,
-            half_open: sizes.half_open,
+            half_open: ring(sizes.half_open, ports(model, reach)),
             events: wanted_events(),
         },
     )?;

@@ -3,6 +3,8 @@
 //! `cargo build -p ocs-lb && cargo test -p ocs-lb-tests --test e2e -- --ignored --test-threads=1`.
 
 mod churn;
+mod ends;
+mod flood;
 mod flows;
 mod health;
 mod host;
@@ -13,6 +15,8 @@ mod parity;
 mod peers;
 mod redispatch;
 mod snat;
+mod soak;
 mod spread;
 mod tuple;
+mod unattended;
 mod world;

@@ -1,4 +1,4 @@
-//! Servers that are dead before a check says so. About 8 s a test.
+//! Servers that are dead before a check says so. About 2 s a test.
 
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ fn a_refusing_server_is_never_met() {
 fn a_silent_server_costs_one_retransmission() {
     let world = World::new(&config([1, 1], UNCHECKED));
     world.topology.servers[0]
-        .block_on(|| link::silence(LB, true))
+        .block_on(|| link::silence(LB, 32, true))
         .expect("a silent server");
     let results = world
         .topology

@@ -1,4 +1,4 @@
-//! A small range of SNAT ports, used whole. About 3 s a test.
+//! A small range of SNAT ports, used whole. About 2 s a test.
 
 use std::time::{Duration, Instant};
 

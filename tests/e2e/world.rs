@@ -119,6 +119,29 @@ impl World {
         flows.as_array().expect("a list").clone()
     }
 
+    /// Entries of the flow table, both directions, read beside the balancer,
+    /// which may be stopped.
+    pub fn flow_entries(&self) -> usize {
+        use aya::maps::{HashMap, Map, MapData, loaded_maps};
+        use ocs_lb_common::abi::{Flow, FlowKey};
+        use ocs_lb_common::address::V4;
+
+        let held = map_ids(self.balancer.process.id());
+        let map = loaded_maps()
+            .filter_map(Result::ok)
+            .find(|map| map.name_as_str() == Some("FLOWS4") && held.contains(&map.id()))
+            .expect("the balancer's flow table");
+        let data = MapData::from_id(map.id()).expect("it is there");
+        let map: HashMap<_, FlowKey<V4>, Flow<V4>> =
+            Map::HashMap(data).try_into().expect("its types");
+        map.keys().filter(Result::is_ok).count()
+    }
+
+    /// Resident memory of the controller, in bytes.
+    pub fn memory(&self) -> f64 {
+        self.metric("process_resident_memory_bytes", "")
+    }
+
     /// Sum of a metric over all of its labels that contain `having`.
     pub fn metric(&self, name: &str, having: &str) -> f64 {
         let text = self.balancer.metrics().expect("metrics");
@@ -131,6 +154,18 @@ impl World {
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }
+}
+
+/// Ids of the maps that a process holds.
+fn map_ids(process: u32) -> Vec<u32> {
+    let files = std::fs::read_dir(format!("/proc/{process}/fdinfo")).expect("it runs");
+    files
+        .filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok())
+        .filter_map(|text| {
+            let line = text.lines().find(|line| line.starts_with("map_id:"))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        })
+        .collect()
 }
 
 fn start_server(topology: &Topology, number: usize) -> Server {

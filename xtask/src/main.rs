@@ -7,6 +7,7 @@ mod host;
 mod lab;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod tools;
 mod vm;
@@ -43,6 +44,12 @@ enum Command {
     },
     /// Runs every test that this machine's tools allow
     Test,
+    /// Runs the long tests
+    Soak {
+        /// How long each of the longest may take
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
     /// Runs measures
     Bench {
         /// Which; all of them by default
@@ -65,6 +72,7 @@ fn main() -> ExitCode {
         Command::Run { once, balancer } if balancer.is_empty() => return lab::lab(once),
         Command::Run { once: _, balancer } => run::run(&balancer),
         Command::Test => test::test(),
+        Command::Soak { minutes } => soak::soak(minutes),
         Command::Bench { names, json } => bench::bench(&names, json.as_deref()),
         Command::VmLoad => vm::load(),
         Command::Ci => ci::ci(),

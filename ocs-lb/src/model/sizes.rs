@@ -90,6 +90,18 @@ fn shortest_timeout(cluster: &Cluster) -> u32 {
     duration(times.client.min(times.server).min(times.half_closed))
 }
 
+/// Fewest half-open flows that stay allowed where SNAT ports are few.
+const LEAST_HALF_OPEN: u32 = 1024;
+
+/// Places of the ring of half-open flows that are used: three quarters of the
+/// SNAT ports that the clusters have towards one port at most (`ports`, by
+/// cluster). With more places than ports, a flood of SYNs uses up the ports
+/// before the ring comes round and pushes its oldest flows out.
+pub fn ring(places: u32, ports: impl IntoIterator<Item = u64>) -> u32 {
+    let least = ports.into_iter().min().unwrap_or(u64::MAX);
+    clamp(least / 4 * 3).max(LEAST_HALF_OPEN).min(places)
+}
+
 /// A map has at least one entry; above 2^31 the kernel refuses it itself.
 fn clamp(entries: u64) -> u32 {
     u32::try_from(entries.max(1)).unwrap_or(u32::MAX)
@@ -99,6 +111,16 @@ fn clamp(entries: u64) -> u32 {
 mod tests {
     use super::*;
     use crate::config;
+
+    #[test]
+    fn the_ring_comes_round_before_the_ports_are_used_up() {
+        assert_eq!(ring(65_536, [2 * 31_744]), 47_616);
+        assert_eq!(ring(65_536, [4 * 31_744, 2 * 64_512]), 65_536);
+        assert_eq!(ring(65_536, [2 * 64_512, 8000]), 6000);
+        assert_eq!(ring(65_536, [200]), 1024, "not none at all");
+        assert_eq!(ring(100, [200]), 100);
+        assert_eq!(ring(100, []), 100);
+    }
 
     #[test]
     fn the_default_configuration() {

@@ -48,17 +48,24 @@ pub fn packet_socket(link: &str, receive: bool) -> io::Result<OwnedFd> {
     if bound < 0 {
         return Err(io::Error::last_os_error());
     }
-    option(&fd, libc::PACKET_QDISC_BYPASS, 1)?;
-    option(&fd, libc::PACKET_IGNORE_OUTGOING, i32::from(!receive))?;
+    option(&fd, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)?;
+    option(
+        &fd,
+        libc::SOL_PACKET,
+        libc::PACKET_IGNORE_OUTGOING,
+        i32::from(!receive),
+    )?;
+    // A burst of small frames fills the default at once.
+    option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64 << 20)?;
     Ok(fd)
 }
 
-fn option(fd: &OwnedFd, name: i32, value: i32) -> io::Result<()> {
+fn option(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: a number and its length.
     let set = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_PACKET,
+            level,
             name,
             (&raw const value).cast(),
             size_of::<i32>() as u32,
@@ -109,7 +116,7 @@ pub fn send(fd: &OwnedFd, frame: &[u8]) {
 /// Where the segments of a flood come from.
 #[derive(Debug, Clone, Copy)]
 pub enum Sources {
-    /// SYNs from random addresses of this /24 and random ports.
+    /// SYNs from random addresses of this /25 and random ports.
     Random(Ipv4Addr),
     /// ACKs of one flow.
     One(SocketAddrV4),
@@ -196,8 +203,8 @@ pub fn flood(
             let (from, syn) = match sources {
                 Sources::One(from) => (from, false),
                 Sources::Random(net) => {
-                    let [a, b, c, _] = net.octets();
-                    let ip = Ipv4Addr::new(a, b, c, (value >> 8) as u8);
+                    let [a, b, c, d] = net.octets();
+                    let ip = Ipv4Addr::new(a, b, c, d | (value >> 8) as u8 & 0x7f);
                     (SocketAddrV4::new(ip, (value >> 16) as u16 | 1024), true)
                 }
             };

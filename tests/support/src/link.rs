@@ -158,15 +158,15 @@ pub async fn route(network: Ipv4Addr, gateway: Ipv4Addr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has nothing leave for an address: TCP towards it is silent, while ARP still
+/// Has nothing leave for a network: TCP towards it is silent, while ARP still
 /// answers; or lets it leave again.
 ///
 /// # Errors
 /// netlink's.
-pub async fn silence(address: Ipv4Addr, silent: bool) -> anyhow::Result<()> {
+pub async fn silence(address: Ipv4Addr, bits: u8, silent: bool) -> anyhow::Result<()> {
     let handle = connect()?;
     let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(address, 32)
+        .destination_prefix(address, bits)
         .kind(rtnetlink::packet_route::route::RouteType::BlackHole)
         .build();
     if silent {
