@@ -115,9 +115,10 @@ fn forward<A: Family>(key: &FlowKey<A>, entry: &'static mut Flow<A>, walk: &mut 
         return;
     };
     // SAFETY: a value of the map.
+    let other = unsafe { &mut *other };
     let mut pair = Pair {
         forward: entry,
-        reverse: unsafe { &mut *other },
+        reverse: other,
         key,
         room: flow::WALKS,
     };
@@ -135,16 +136,15 @@ fn forward<A: Family>(key: &FlowKey<A>, entry: &'static mut Flow<A>, walk: &mut 
                 }
             }
         }
-        Due::Kill => match kill::kill(&mut pair, word, Reason::Idle, now) {
-            Some(told) => {
+        Due::Kill => {
+            if let Some(told) = kill::kill(&mut pair, word, Reason::Idle, now) {
                 walk.count(|report| &mut report.ended);
                 walk.count(|report| &mut report.killed);
                 if !told {
                     walk.count(|report| &mut report.untold);
                 }
             }
-            None => {}
-        },
+        }
         Due::Delete => match flow::delete(&key, pair.forward, word, false) {
             Ok(()) => walk.count(|report| &mut report.deleted),
             Err(()) => walk.count(|report| &mut report.errors),

@@ -161,7 +161,7 @@ async fn far_load(
         opening.spawn(async move {
             let start = Instant::now();
             let limit = Duration::from_secs(3);
-            let speaks = number % 4 != 0;
+            let speaks = !number.is_multiple_of(4);
             let result = match timeout(limit, open(source, speaks)).await {
                 Ok(Ok(())) => Ok(start.elapsed()),
                 Ok(Err(error)) => Err(format!("{error:#}")),

@@ -144,9 +144,7 @@ pub fn live(seed: u64, length: usize, net: Net) -> Result<History, (String, Vec<
         now += 70_000_000_000;
         push(&mut checker, &mut peers, Step::Sweep { at: now })?;
     }
-    let empty = checker.is_empty();
-    drop(push);
-    if let Err(error) = empty {
+    if let Err(error) = checker.is_empty() {
         return Err((error, steps));
     }
     Ok(History {
