@@ -5,6 +5,7 @@
 //! (`-Ctarget-cpu=v3`, for atomics with a result).
 
 use std::env;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,7 +18,13 @@ fn main() {
         .parent()
         .expect("a member of the workspace")
         .to_path_buf();
-    for input in ["ocs-lb-ebpf", "ocs-lb-common/src", "Cargo.lock", ".tools"] {
+    let inputs = [
+        "ocs-lb-ebpf",
+        "ocs-lb-common/src",
+        "Cargo.lock",
+        ".tools/bin",
+    ];
+    for input in inputs {
         println!("cargo:rerun-if-changed={}", root.join(input).display());
     }
     println!("cargo:rerun-if-env-changed=PATH");
@@ -30,9 +37,22 @@ fn main() {
     ] {
         println!(
             "cargo:rustc-env={variable}={}",
-            objects.join(name).display()
+            by_content(&objects.join(name)).display()
         );
     }
+}
+
+/// A copy of a file whose name says what is in it: every crate that includes
+/// it is compiled anew when it changes, whichever build made it.
+fn by_content(object: &Path) -> PathBuf {
+    let bytes = std::fs::read(object).unwrap_or_else(|error| fail(&error.to_string()));
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    let copy = object.with_extension(format!("{:016x}", hasher.finish()));
+    if let Err(error) = std::fs::write(&copy, bytes) {
+        fail(&error.to_string());
+    }
+    copy
 }
 
 /// Builds the objects and returns their directory.

@@ -1,11 +1,17 @@
 //! Events for the controller.
 
+use aya_ebpf::helpers::generated::bpf_ringbuf_query;
 use ocs_lb_common::{
     abi::{Event, EventKind, Flow, FlowKey, Reason},
     ticks::Ticks,
 };
 
-use crate::maps::{EVENTS_LOST, Family, SETTINGS};
+use crate::maps::{EVENTS_BYTES, EVENTS_LOST, Family, SETTINGS};
+
+/// `bpf_ringbuf_submit`: let the reader sleep (`include/uapi/linux/bpf.h`).
+const BPF_RB_NO_WAKEUP: u64 = 1;
+/// `bpf_ringbuf_query`: how much is to be read.
+const BPF_RB_AVAIL_DATA: u64 = 0;
 
 /// Sends an event of a kind that is wanted. `fill` writes its fields one by one
 /// into the record, which is zero before: on the stack there is no room for it.
@@ -15,28 +21,49 @@ fn emit<A: Family>(kind: EventKind, fill: impl FnOnce(&mut Event<A>)) {
     if wanted & kind.bit() == 0 {
         return;
     }
-    match A::events().reserve(0) {
-        Some(mut entry) => {
-            let event = entry.as_mut_ptr();
-            // SAFETY: the record is large enough, and all zero is an event.
-            // Volatile: else the compiler calls `memset`, which does not exist.
-            let event = unsafe {
-                for word in 0..size_of::<Event<A>>() / 8 {
-                    event.cast::<u64>().add(word).write_volatile(0);
-                }
-                &mut *event
-            };
-            event.kind = kind as u8;
-            fill(event);
-            entry.submit(0);
-        }
-        None => {
-            if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {
-                // SAFETY: a per-CPU value.
-                unsafe { *lost += 1 };
-            }
-        }
+    let urgent = matches!(kind, EventKind::NeighborNeeded);
+    let waiting = waiting::<A>();
+    // The last quarter is for what makes the controller act: a flood of others
+    // must not hide it.
+    if !urgent && waiting >= EVENTS_BYTES as u64 / 4 * 3 {
+        return lost();
     }
+    let Some(mut entry) = A::events().reserve(0) else {
+        return lost();
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the record is large enough, and all zero is an event.
+    // Volatile: else the compiler calls `memset`, which does not exist.
+    let event = unsafe {
+        for word in 0..size_of::<Event<A>>() / 8 {
+            event.cast::<u64>().add(word).write_volatile(0);
+        }
+        &mut *event
+    };
+    event.kind = kind as u8;
+    fill(event);
+    // The controller looks by itself ten times a second; to wake it for every
+    // connection would cost more than the connection.
+    entry.submit(if urgent { 0 } else { BPF_RB_NO_WAKEUP });
+}
+
+/// An event that finds no room.
+#[inline(always)]
+fn lost() {
+    if let Some(lost) = EVENTS_LOST.get_ptr_mut(0) {
+        // SAFETY: a per-CPU value.
+        unsafe { *lost += 1 };
+    }
+}
+
+/// Bytes of the ring that nobody has read yet.
+#[inline(always)]
+fn waiting<A: Family>() -> u64 {
+    let ring = (A::events() as *const crate::maps::Events<A>)
+        .cast_mut()
+        .cast();
+    // SAFETY: a ring buffer, as the helper wants.
+    unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) }
 }
 
 /// A neighbour's MAC is missing: the controller is to resolve it.

@@ -126,6 +126,39 @@ pub fn close<A: Family>(room: &Room<A>) {
     );
 }
 
+/// Pays what a flow owes that is established: counts, the client's backend, the
+/// event. The room says which flow, by its forward key.
+#[inline(always)]
+pub fn promoted<A: Family>(room: &Room<A>) {
+    let Some(forward) = A::flows().get_ptr(&room.closing) else {
+        return;
+    };
+    // SAFETY: values of the map, read only.
+    let forward: &Flow<A> = unsafe { &*forward };
+    let Some(reverse) = A::flows().get_ptr(&forward.peer_key()) else {
+        return;
+    };
+    // SAFETY: as above.
+    let reverse = unsafe { &*reverse };
+    let (cluster, backend, now) = (forward.cluster, forward.backend, room.closed);
+    count::apply(cluster, backend, Count::Promote);
+    if CLUSTERS
+        .get(cluster as u32)
+        .is_some_and(|policy| policy.sticky != 0)
+    {
+        let client = sticky::key(room.closing.source, cluster);
+        sticky::promote(&client, backend, now);
+    }
+    event::flow(
+        EventKind::Open,
+        0,
+        &room.closing,
+        forward,
+        reverse,
+        now.ticks,
+    );
+}
+
 /// The first step of a packet that may change its flow's state, came late, or
 /// has no flow.
 #[inline(always)]
@@ -272,16 +305,11 @@ fn changed<A: Family>(
         }
         Count::Promote => {
             establish(pair.forward, now.ticks, &packet.segment);
-            count::apply(cluster, backend, what);
-            sticky::promote(&sticky::key(pair.key.source, cluster), backend, now);
-            event::flow(
-                EventKind::Open,
-                0,
-                &pair.key,
-                pair.forward,
-                pair.reverse,
-                now.ticks,
-            );
+            if let Some(room) = room::<A>() {
+                room.closing = pair.key;
+                room.closed = now;
+                A::promoted();
+            }
         }
         Count::Revive => {
             count::apply(cluster, backend, what);

@@ -18,7 +18,7 @@ use ocs_lb_common::{
     sweep::Report,
     track::{Count, StateWord},
     translate::Translate,
-    verdict::SLOTS,
+    verdict::{SLOTS, Verdict},
     wire::SynOptions,
 };
 
@@ -29,6 +29,9 @@ use crate::{
     slow,
     time::{Now, Reading},
 };
+
+/// Bytes of the ring of events.
+pub const EVENTS_BYTES: usize = 1024 * 1024;
 
 const COUNTER_SLOTS: usize = (INTERFACE_SLOTS * SLOTS) as usize;
 
@@ -59,7 +62,7 @@ pub type Destinations<A> = HashMap<SnatKey<A>, u32, 4096>;
 pub type NextHopIds<A> = HashMap<NextHopKey<A>, u32, 65_536>;
 
 /// What the datapath tells the controller.
-pub type Events<A> = RingBuf<Event<A>, { 1024 * 1024 }>;
+pub type Events<A> = RingBuf<Event<A>, EVENTS_BYTES>;
 
 #[btf_map]
 static FLOWS4: Flows<V4> = Flows::new();
@@ -111,6 +114,9 @@ pub static RESET_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 /// The clock as each CPU read it last.
 #[btf_map]
 pub static CLOCK: PerCpuArray<Reading, 1> = PerCpuArray::new();
+/// The time of tests that make their own, in nanoseconds.
+#[btf_map]
+pub static TEST_CLOCK: Array<u64, 1> = Array::new();
 /// Allocation cursors: 0 next hops, 1 port maps, 2 half-open flows.
 #[btf_map]
 pub static CURSORS: Array<u32, 3> = Array::new();
@@ -173,9 +179,9 @@ pub struct Room<A> {
     pub blamed: u8,
     /// Of a flow that ends: what its counts lose.
     pub count: Count,
-    /// Of a flow that ends: the tuple of its client's packets.
+    /// Of a flow that ends or is established: the tuple of its client's packets.
     pub closing: FlowKey<A>,
-    /// Of a flow that ends: when.
+    /// Of a flow that ends or is established: when.
     pub closed: Now,
 }
 
@@ -220,6 +226,11 @@ pub trait Family: Address + Translate {
     fn slow(ctx: *mut xdp_md) -> Exit;
     /// [`crate::flow::close`] for one of this CPU's rooms.
     fn close(room: u32);
+    /// Index of the next hop towards `to`, for answers from `from`; see
+    /// [`crate::neighbor::next_hop_towards`].
+    fn route(ctx: *mut xdp_md, from: Self, to: Self) -> Result<u16, Verdict>;
+    /// [`crate::flow::promoted`] for this CPU's room.
+    fn promoted();
     /// [`crate::place::backend`] for this CPU's room.
     fn choose_backend() -> Result<(), Refusal>;
     /// [`crate::place::port`] for this CPU's room.
@@ -316,6 +327,15 @@ impl Family for V4 {
     #[inline(always)]
     fn close(room: u32) {
         slow::ocs_lb_close4(room);
+    }
+    #[inline(always)]
+    fn route(ctx: *mut xdp_md, from: V4, to: V4) -> Result<u16, Verdict> {
+        let (from, to) = (u32::from_ne_bytes(from.0), u32::from_ne_bytes(to.0));
+        slow::route(slow::ocs_lb_route4(ctx, from, to))
+    }
+    #[inline(always)]
+    fn promoted() {
+        slow::ocs_lb_promoted4();
     }
     #[inline(always)]
     fn choose_backend() -> Result<(), Refusal> {

@@ -19,7 +19,6 @@ use crate::{
     count, event,
     flow::{self, PACKETS},
     maps::{CLUSTERS, Family, Room},
-    neighbor,
     packet::XdpFrame,
     place::{Refusal, Wanted},
     reset,
@@ -93,7 +92,7 @@ fn try_admit<A: Family>(
         event::refused(Reason::Limit, id, key, now.ticks);
         return Err(look(cluster.refuse_limit, Verdict::Limit));
     }
-    let back = neighbor::next_hop_towards(frame, key.destination, key.source)?;
+    let back = A::route(frame.ctx().ctx, key.destination, key.source)?;
     A::read_options(frame.ctx().ctx);
     let room = room::<A>().ok_or(Verdict::Inconsistent)?;
     room.wanted = Wanted {

@@ -5,7 +5,6 @@ use ocs_lb_common::{classify::is_client, parse::Packet, verdict::Verdict};
 use crate::{
     forward::{Exit, forward},
     maps::{Family, RESET_BUDGET, SETTINGS},
-    neighbor::next_hop_towards,
     packet::XdpFrame,
     time::Now,
 };
@@ -38,7 +37,7 @@ fn try_answer<A: Family>(
     if !unsafe { (*budget).take(now.ticks, limit) } {
         return Err(Verdict::ResetLimited);
     }
-    let next_hop = next_hop_towards(frame, packet.key.destination, packet.key.source)?;
+    let next_hop = A::route(frame.ctx().ctx, packet.key.destination, packet.key.source)?;
     Ok(send(frame, packet, next_hop))
 }
 

@@ -16,6 +16,7 @@ use ocs_lb_common::{
 use crate::{
     flow,
     forward::Exit,
+    neighbor::next_hop_towards,
     open,
     packet::XdpFrame,
     place::{self, Refusal},
@@ -144,6 +145,50 @@ pub extern "C" fn ocs_lb_change4(ctx: *mut xdp_md) -> u32 {
 pub extern "C" fn ocs_lb_close4(room: u32) -> u32 {
     if let Some(room) = open::room_at::<V4>(room) {
         flow::close(room);
+    }
+    0
+}
+
+/// What the number from [`ocs_lb_route4`] says.
+#[inline(always)]
+pub const fn route(code: u32) -> Result<u16, Verdict> {
+    // The only verdicts that a look for a way comes to.
+    Err(match code {
+        NO_ROUTE => Verdict::NoRoute,
+        NO_NEIGHBOR => Verdict::NoNeighbor,
+        NO_ROOM => Verdict::NextHopTableFull,
+        index if index < NO_ROUTE => return Ok(index as u16),
+        _ => Verdict::Inconsistent,
+    })
+}
+
+const NO_ROUTE: u32 = 1 << 16;
+const NO_NEIGHBOR: u32 = NO_ROUTE + 1;
+const NO_ROOM: u32 = NO_ROUTE + 2;
+
+/// [`next_hop_towards`] for IPv4 addresses as they lie in a packet: the index,
+/// or a number for [`route`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ocs_lb_route4(ctx: *mut xdp_md, from: u32, to: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let frame = XdpFrame::new(&ctx);
+    let address = |word: u32| V4(word.to_ne_bytes());
+    match next_hop_towards(&frame, address(from), address(to)) {
+        Ok(index) => index as u32,
+        Err(Verdict::NoRoute) => NO_ROUTE,
+        Err(Verdict::NoNeighbor) => NO_NEIGHBOR,
+        Err(Verdict::NextHopTableFull) => NO_ROOM,
+        Err(_) => u32::MAX,
+    }
+}
+
+/// [`flow::promoted`] for IPv4; 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ocs_lb_promoted4() -> u32 {
+    if let Some(room) = open::room::<V4>() {
+        flow::promoted(room);
     }
     0
 }

@@ -1,30 +1,31 @@
 //! The datapath on the host: the programs' composition of the pure core, over
 //! ordinary maps. Whatever `ocs-lb-ebpf` does with a packet, this does too.
 
+mod change;
 mod open;
+mod place;
 mod ports;
+mod relocate;
+mod walk;
 
 use std::collections::{HashMap, HashSet};
 
 use ocs_lb_common::abi::{
-    AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, NextHop, Service, ServiceKey,
-    Settings, SnatKey, StickyKey, StickyValue,
+    AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, MAX_BACKENDS, NextHop, Pending,
+    Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
 };
 use ocs_lb_common::address::V4;
 use ocs_lb_common::classify::is_client;
 use ocs_lb_common::parse::{Odd, Packet, parse_ether_type, parse_ipv4};
 use ocs_lb_common::rate::Budget;
-use ocs_lb_common::sweep::held;
+use ocs_lb_common::reset;
 use ocs_lb_common::ticks::Ticks;
-use ocs_lb_common::track::{
-    Count, Direction, Phase, StateWord, Step, establish, is_plain, start, step, touch,
-};
+use ocs_lb_common::track::{Count, is_plain, touch};
 use ocs_lb_common::translate::Translate as _;
 use ocs_lb_common::verdict::{Kind, Verdict};
 use ocs_lb_common::wire::{
-    EtherType, Ethernet, EthernetMut, Frame as _, SliceFrame, timestamp_value, window_scale,
+    EtherType, Ethernet, EthernetMut, Frame as _, SliceFrame, timestamp_value,
 };
-use ocs_lb_common::{reset, snat};
 
 use crate::net::Net;
 use crate::plan::{FIRST_HOP, Plan};
@@ -37,19 +38,49 @@ pub struct Datapath {
     pub flows: HashMap<FlowKey<V4>, Flow<V4>>,
     /// Counts of the cluster.
     pub load: ClusterLoad,
+    /// Clients and their backends.
+    pub sticky: HashMap<StickyKey<V4>, StickyValue>,
+    /// Policy; a test may change it under way, as a controller does.
+    pub cluster: Cluster,
     addresses: HashMap<V4, AddressFlags>,
     services: HashMap<ServiceKey<V4>, Service>,
     backends: Vec<Backend<V4>>,
-    cluster: Cluster,
-    sticky: HashMap<StickyKey<V4>, StickyValue>,
+    pending_sticky: HashMap<StickyKey<V4>, StickyValue>,
+    ring: Vec<Option<Pending<V4>>>,
+    ring_cursor: u32,
     ports: HashMap<SnatKey<V4>, Ports>,
     next_hops: HashMap<u16, NextHop>,
     devices: HashSet<u32>,
     settings: Settings,
     budget: Budget,
-    route: Box<dyn Fn(V4) -> Result<NextHop, Verdict>>,
+    route: fn(Net, V4) -> Result<NextHop, Verdict>,
+    net: Net,
 }
 
+/// The time, as the programs read it.
+#[derive(Clone, Copy)]
+struct Now {
+    ns: u64,
+    ticks: Ticks,
+}
+
+/// What the slow way comes to.
+enum Next {
+    Exit(Verdict),
+    Send,
+    Open,
+    Answer(u16),
+    Move(Box<relocate::Moving>),
+    Again,
+}
+
+impl From<Verdict> for Next {
+    fn from(verdict: Verdict) -> Self {
+        Self::Exit(verdict)
+    }
+}
+
+/// A packet that does not become a flow.
 enum Stop {
     Verdict(Verdict),
     Reset,
@@ -63,20 +94,19 @@ impl From<Verdict> for Stop {
 
 impl Datapath {
     /// A model of a plan, with `route` in place of the routing table.
-    pub fn new(
-        plan: &Plan,
-        net: Net,
-        route: impl Fn(V4) -> Result<NextHop, Verdict> + 'static,
-    ) -> Self {
+    pub fn new(plan: &Plan, net: Net, route: fn(Net, V4) -> Result<NextHop, Verdict>) -> Self {
         let hops = plan.next_hops(net).into_iter().enumerate();
         Self {
             flows: HashMap::new(),
             load: ClusterLoad::ZERO,
+            sticky: HashMap::new(),
+            cluster: plan.cluster,
             addresses: plan.addresses().into_iter().collect(),
             services: plan.services().into_iter().collect(),
             backends: plan.backends(),
-            cluster: plan.cluster,
-            sticky: HashMap::new(),
+            pending_sticky: HashMap::new(),
+            ring: vec![None; plan.settings.half_open as usize],
+            ring_cursor: 0,
             ports: HashMap::new(),
             next_hops: hops
                 .map(|(slot, hop)| (FIRST_HOP + slot as u16, hop))
@@ -89,14 +119,18 @@ impl Datapath {
                 .collect(),
             settings: plan.settings,
             budget: Budget::default(),
-            route: Box::new(route),
+            route,
+            net,
         }
     }
 
     /// Runs a frame that comes in on an interface, at a time in nanoseconds.
     pub fn run(&mut self, ifindex: u32, frame: &[u8], now_ns: u64) -> Outcome {
         let mut bytes = frame.to_vec();
-        let now = Ticks::from_ns(now_ns);
+        let now = Now {
+            ns: now_ns,
+            ticks: Ticks::from_ns(now_ns),
+        };
         let parsed = match parse_ether_type(&SliceFrame(&mut bytes)) {
             Ok(EtherType::IPV4) => parse_ipv4(&SliceFrame(&mut bytes)).map_err(|odd| match odd {
                 Odd::IfOurs {
@@ -110,7 +144,7 @@ impl Datapath {
             Err(verdict) => Err(verdict),
         };
         let verdict = parsed
-            .and_then(|packet| self.walk(&mut bytes, &packet, ifindex, now, now_ns))
+            .and_then(|packet| self.walk(&mut bytes, &packet, ifindex, now))
             .unwrap_or_else(|verdict| verdict);
         let action = match (verdict.kind(), verdict) {
             (Kind::Pass, _) => Action::Pass,
@@ -132,7 +166,7 @@ impl Datapath {
         bytes
             .get(30..34)
             .and_then(|to| to.try_into().ok())
-            .and_then(|to| (self.route)(V4(to)).ok())
+            .and_then(|to| (self.route)(self.net, V4(to)).ok())
             .is_some_and(|hop| hop.ifindex == ifindex)
     }
 
@@ -141,40 +175,73 @@ impl Datapath {
         bytes: &mut Vec<u8>,
         packet: &Packet<V4>,
         ifindex: u32,
-        now: Ticks,
-        now_ns: u64,
+        now: Now,
     ) -> Result<Verdict, Verdict> {
-        let mut entry = match self.track(bytes, packet, now)? {
-            Some(entry) => entry,
-            None => match self.open(bytes, packet, now, now_ns) {
-                // As the program: the entry was counted at its birth, and the
-                // sending works on a copy.
-                Ok(entry) => return self.send(bytes, packet, ifindex, now, &mut entry.clone()),
-                Err(Stop::Verdict(verdict)) => return Err(verdict),
+        if let Some(entry) = self.flows.get(&packet.key) {
+            let pause = now.ticks.since(entry.last_seen);
+            if is_plain(entry.state, packet.segment.flags) && pause < change::PAUSE {
+                return self.send(bytes, packet, ifindex, now);
+            }
+        }
+        let mut next = Next::Again;
+        for _ in 0..3 {
+            next = self.change(bytes, packet, now);
+            if !matches!(next, Next::Again) {
+                break;
+            }
+        }
+        if let Next::Open = next {
+            next = match self.open(bytes, packet, now) {
+                Ok(()) => Next::Send,
+                Err(Stop::Verdict(verdict)) => Next::Exit(verdict),
                 Err(Stop::Reset) => return self.answer(bytes, packet, ifindex, now),
-            },
-        };
-        let verdict = self.send(bytes, packet, ifindex, now, &mut entry);
-        self.flows.insert(packet.key, entry);
-        verdict
+            };
+        }
+        if let Next::Move(moving) = next {
+            next = self.relocate(bytes, packet, &moving, now);
+        }
+        match next {
+            Next::Exit(verdict) => Err(verdict),
+            Next::Answer(hop) => self.reset(bytes, packet, ifindex, hop),
+            Next::Again => Err(Verdict::Race),
+            _ => {
+                // The packet may be another one now.
+                let packet = parse_ipv4(&SliceFrame(bytes)).map_err(|_| Verdict::Malformed)?;
+                self.send(bytes, &packet, ifindex, now)
+            }
+        }
     }
 
     fn send(
-        &self,
+        &mut self,
         bytes: &mut [u8],
         packet: &Packet<V4>,
         ifindex: u32,
-        now: Ticks,
-        entry: &mut Flow<V4>,
+        now: Now,
     ) -> Result<Verdict, Verdict> {
         if packet.ttl <= 1 {
             return Err(Verdict::TtlExceeded);
         }
+        let entry = self.flows.get_mut(&packet.key).ok_or(Verdict::Race)?;
+        if (now.ticks.0 ^ entry.last_seen.0) >> 10 != 0 {
+            let client = if entry.is_reverse() {
+                entry.destination
+            } else {
+                packet.key.source
+            };
+            let key = sticky_key(client);
+            if let Some(known) = self.sticky.get_mut(&key)
+                && known.backend == entry.backend
+            {
+                known.last_used_ns = now.ns;
+            }
+        }
         let mut frame = SliceFrame(bytes);
         let timestamp = timestamp_value(&frame, packet.tcp_offset, packet.tcp_header_len);
-        touch(entry, now, &packet.segment, packet.ip_len, timestamp);
+        touch(entry, now.ticks, &packet.segment, packet.ip_len, timestamp);
         V4::translate(&mut frame, packet, entry).ok_or(Verdict::Malformed)?;
-        self.forward(bytes, ifindex, entry.next_hop)
+        let hop = entry.next_hop;
+        self.forward(bytes, ifindex, hop)
     }
 
     fn forward(&self, bytes: &mut [u8], ifindex: u32, id: u16) -> Result<Verdict, Verdict> {
@@ -196,74 +263,9 @@ impl Datapath {
         }
     }
 
-    /// The packet's entry after what the packet does to its state.
-    fn track(
-        &mut self,
-        bytes: &mut [u8],
-        packet: &Packet<V4>,
-        now: Ticks,
-    ) -> Result<Option<Flow<V4>>, Verdict> {
-        let Some(mut entry) = self.flows.get(&packet.key).copied() else {
-            return Ok(None);
-        };
-        if is_plain(entry.state, packet.segment.flags) {
-            return Ok(Some(entry));
-        }
-        if packet.ttl <= 1 {
-            return Err(Verdict::TtlExceeded);
-        }
-        let other_key = entry.peer_key();
-        let mut other = *self.flows.get(&other_key).ok_or(Verdict::Race)?;
-        let (word, direction) = if entry.is_reverse() {
-            (other.state, Direction::Reverse)
-        } else {
-            (entry.state, Direction::Forward)
-        };
-        match step(word, direction, &packet.segment, entry.side(), other.side()) {
-            Step::Keep => entry.state = word,
-            Step::Swap(next, count) => {
-                if entry.is_reverse() {
-                    if !word.has(StateWord::SYN_ACK) && next.has(StateWord::SYN_ACK) {
-                        let frame = SliceFrame(bytes);
-                        let scale = window_scale(&frame, packet.tcp_offset, packet.tcp_header_len);
-                        start(&mut entry, &packet.segment, scale);
-                    }
-                } else if matches!(count, Count::Promote) {
-                    establish(&mut entry, now, &packet.segment);
-                }
-                (entry.state, other.state) = (next, next);
-                self.flows.insert(other_key, other);
-                self.apply(entry.backend, count);
-            }
-            Step::Replace => {
-                self.apply(entry.backend, held(word.phase()));
-                debug_assert!(matches!(
-                    word.phase(),
-                    Phase::Closed | Phase::Reset | Phase::Dead | Phase::Deleting
-                ));
-                self.delete(&packet.key, &entry);
-                return Ok(None);
-            }
-            Step::Gone => return Ok(None),
-        }
-        Ok(Some(entry))
-    }
-
-    fn delete(&mut self, forward_key: &FlowKey<V4>, forward: &Flow<V4>) {
-        self.flows.remove(forward_key);
-        let reverse_key = forward.peer_key();
-        let out = self.flows.remove(&reverse_key).map_or(0, |flow| flow.bytes);
-        let seen = reverse_key.reversed();
-        if let Some(ports) = self.ports.get(&snat_key(&seen)) {
-            snat::release(ports, seen.source_port.get());
-        }
-        self.load.bytes_in[usize::from(forward.backend)] += forward.bytes;
-        self.load.bytes_out[usize::from(forward.backend)] += out;
-    }
-
     fn apply(&mut self, backend: u16, count: Count) {
         let load = &mut self.load;
-        let slot = &mut load.slots[usize::from(backend)];
+        let slot = &mut load.slots[usize::from(backend) & (MAX_BACKENDS - 1)];
         let (pending, live) = match count {
             Count::None => (0, 0),
             Count::Promote => (-1, 1),
@@ -285,20 +287,38 @@ impl Datapath {
         bytes: &mut Vec<u8>,
         packet: &Packet<V4>,
         ifindex: u32,
-        now: Ticks,
+        now: Now,
     ) -> Result<Verdict, Verdict> {
         let source = &packet.key.source;
         if !is_client(source, self.addresses.get(source).copied()) {
             return Err(Verdict::IllegalSource);
         }
-        if !self.budget.take(now, self.settings.resets_per_cpu) {
+        if !self.budget.take(now.ticks, self.settings.resets_per_cpu) {
             return Err(Verdict::ResetLimited);
         }
         let id = self.next_hop(packet.key.source)?;
+        self.reset(bytes, packet, ifindex, id)
+    }
+
+    fn reset(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        packet: &Packet<V4>,
+        ifindex: u32,
+        hop: u16,
+    ) -> Result<Verdict, Verdict> {
         reset::write_ipv4(&mut SliceFrame(bytes), packet).ok_or(Verdict::Malformed)?;
-        bytes.truncate(reset::IPV4_LEN);
-        self.forward(bytes, ifindex, id)?;
+        bytes.resize(reset::IPV4_LEN, 0);
+        self.forward(bytes, ifindex, hop)?;
         Ok(Verdict::Answered)
+    }
+}
+
+fn sticky_key(address: V4) -> StickyKey<V4> {
+    StickyKey {
+        address,
+        cluster: 0,
+        pad: 0,
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the tests of the loaded programs and the packet bench share.
 
-//pub mod host;
+pub mod budget;
+pub mod history;
+pub mod host;
 pub mod net;
 pub mod packet;
 pub mod plan;

@@ -42,6 +42,8 @@ pub struct Frame {
     pub source: End,
     /// Destination address and port.
     pub destination: End,
+    /// Type of service: DSCP and ECN.
+    pub tos: u8,
     /// Identification of the IP packet.
     pub identification: u16,
     /// Flags and fragment offset.
@@ -77,6 +79,7 @@ impl Frame {
             vlan: None,
             source,
             destination,
+            tos: 0,
             identification: 0x1234,
             fragment: DONT_FRAGMENT,
             ttl: 64,
@@ -145,7 +148,7 @@ impl Frame {
     fn packet(&self) -> Vec<u8> {
         let segment = self.segment();
         let header_len = 20 + self.ip_options.len();
-        let mut ip = vec![0x40 | (header_len / 4) as u8, 0];
+        let mut ip = vec![0x40 | (header_len / 4) as u8, self.tos];
         ip.extend(((header_len + segment.len()) as u16).to_be_bytes());
         ip.extend(self.identification.to_be_bytes());
         ip.extend(self.fragment.to_be_bytes());

@@ -1,17 +1,20 @@
 //! The loaded programs over a [`Plan`]'s maps, run frame by frame through
 //! `BPF_PROG_TEST_RUN`.
 
+mod walks;
+
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
-use ocs_lb::datapath::load::{Loaded, load, xdp};
+use ocs_lb::datapath::load::{Clock, Loaded, load, load_at, xdp};
+use ocs_lb::datapath::record::read;
 use ocs_lb::datapath::sweep;
 use ocs_lb::model::LogLevel;
 use ocs_lb::model::sizes::Sizes;
 use ocs_lb_common::abi::{
-    ClusterLoad, Event, Flow, FlowKey, INTERFACE_SLOTS, NextHopKey, PortMap, SnatKey, StickyKey,
-    StickyValue, backend_index, read,
+    ClusterLoad, Event, Flow, FlowKey, INTERFACE_SLOTS, NextHopKey, Pending, PortMap, SnatKey,
+    StickyKey, StickyValue, backend_index,
 };
 use ocs_lb_common::address::{Be16, V4};
 use ocs_lb_common::sweep::Report;
@@ -21,8 +24,10 @@ use crate::net::{self, Net};
 use crate::packet::End;
 use crate::plan::{BACKENDS, FIRST_HOP, Plan};
 
-/// Room for a frame to grow: none of ours does.
+/// Room for a frame to grow: a RST becomes a SYN with all its options.
 const SLACK: usize = 64;
+/// Index of the ring's cursor in `CURSORS`.
+const CURSOR_HALF_OPEN: u32 = 2;
 
 /// An `xdp_action` (`include/uapi/linux/bpf.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,14 +78,15 @@ pub struct World {
 }
 
 /// What `load` wants to know of sizes.
-fn sizes(plan: &Plan) -> Sizes {
+pub fn sizes(plan: &Plan) -> Sizes {
     Sizes {
         flows: plan.flows,
         sticky: vec![65_536],
         services: 1024,
         addresses: 1024,
         port_maps: plan.settings.port_maps,
-        half_open: plan.settings.half_open,
+        // A map has at least one entry.
+        half_open: plan.settings.half_open.max(1),
     }
 }
 
@@ -98,14 +104,30 @@ impl World {
     /// # Errors
     /// The kernel's; without root at the first step.
     pub fn new(plan: &Plan) -> Result<Self> {
+        Self::at(plan, Clock::Kernel)
+    }
+
+    /// The same with a clock of choice; see [`World::set_time`].
+    ///
+    /// # Errors
+    /// As [`World::new`].
+    pub fn at(plan: &Plan, clock: Clock) -> Result<Self> {
         let net = net::enter()?;
         let mut world = Self {
-            loaded: load_plan(plan)?,
+            loaded: load_at(&sizes(plan), LogLevel::Info, clock)?,
             net,
             counted: HashMap::new(),
         };
         world.fill(plan).context("filling the maps")?;
         Ok(world)
+    }
+
+    /// Sets the time that the programs read from now on, in nanoseconds.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn set_time(&mut self, ns: u64) -> Result<()> {
+        Ok(self.loaded.maps.test_clock.set(0, ns, 0)?)
     }
 
     fn fill(&mut self, plan: &Plan) -> Result<()> {
@@ -161,7 +183,12 @@ impl World {
         })
     }
 
-    fn run_uncounted(&mut self, ifindex: u32, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
+    /// The same without a look at the counters: what the program returned, and
+    /// the frame afterwards.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn run_uncounted(&mut self, ifindex: u32, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex,
         // rx_queue_index, egress_ifindex.
         let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0]
@@ -177,6 +204,46 @@ impl World {
         })?;
         bytes.truncate(result.data_size_out as usize);
         Ok((Action::from_code(result.return_value), bytes))
+    }
+
+    /// Empties what packets fill: flows, ports, counts, sticky clients.
+    ///
+    /// # Errors
+    /// A map's.
+    pub fn forget(&mut self) -> Result<()> {
+        let maps = &mut self.loaded.maps;
+        let keys: Vec<_> = maps.flows.keys().collect::<std::result::Result<_, _>>()?;
+        for key in keys {
+            maps.flows.remove(&key)?;
+        }
+        for table in [&mut maps.sticky[0], &mut maps.pending_sticky] {
+            let keys: Vec<_> = table.keys().collect::<std::result::Result<_, _>>()?;
+            for key in keys {
+                table.remove(&key)?;
+            }
+        }
+        let ports: Vec<u32> = maps
+            .destinations
+            .iter()
+            .map(|entry| entry.map(|(_, index)| index))
+            .collect::<std::result::Result<_, _>>()?;
+        for index in ports {
+            maps.port_maps.set(index, PortMap::EMPTY, 0)?;
+        }
+        maps.loads.set(0, ClusterLoad::ZERO, 0)?;
+        maps.cursors.set(CURSOR_HALF_OPEN, 0, 0)?;
+        for at in 0..maps.settings.get(&0, 0)?.half_open {
+            let place = Pending {
+                born: 0,
+                ..maps.half_open.get(&at, 0)?
+            };
+            let nobody = Pending {
+                key: FlowKey::default(),
+                ..place
+            };
+            maps.half_open.set(at, nobody, 0)?;
+        }
+        Ok(())
     }
 
     /// Frames counted on an interface's slot, over all CPUs.

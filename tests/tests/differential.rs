@@ -6,10 +6,9 @@ mod traffic;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use nix::time::{ClockId, clock_gettime};
+use ocs_lb::datapath::load::Clock;
 use ocs_lb_common::abi::{Flow, FlowKey, NextHop};
 use ocs_lb_common::address::V4;
-use ocs_lb_common::ticks::Ticks;
 use ocs_lb_common::track::StateWord;
 use ocs_lb_common::verdict::{Kind, Verdict};
 use ocs_lb_tests::host::Datapath;
@@ -20,7 +19,12 @@ use ocs_lb_tests::prog::World;
 use traffic::Traffic;
 
 /// Frames of one run; `OCS_LB_FRAMES` asks for another number.
-const FRAMES: usize = 20_000;
+const FRAMES: usize = 200_000;
+/// Time between two frames, in nanoseconds: what happens to flows by time
+/// happens too.
+const STEP: u64 = 7_000_000;
+/// Frames from one sweep to the next.
+const SWEEP_EVERY: u64 = 200;
 /// `OCS_LB_SEED` asks for another one.
 const SEED: u64 = 5061;
 
@@ -43,24 +47,18 @@ fn route(net: Net, to: V4) -> Result<NextHop, Verdict> {
     })
 }
 
-/// Without what two runs cannot share: the generation is random, learned next
-/// hops are numbered in order of appearance, and clocks move on.
+/// Without what two runs cannot share: the generation is random, and learned
+/// next hops are numbered in order of appearance.
 fn comparable(flows: HashMap<FlowKey<V4>, Flow<V4>>) -> HashMap<FlowKey<V4>, Flow<V4>> {
     let mask = |flow: Flow<V4>| Flow {
         state: StateWord(flow.state.0 & 0xffff),
         next_hop: 0,
-        last_seen: Ticks(0),
         ..flow
     };
     flows
         .into_iter()
         .map(|(key, flow)| (key, mask(flow)))
         .collect()
-}
-
-fn coarse_now() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
-    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -78,19 +76,24 @@ fn host_and_kernel_agree() {
         range: (20_000, 20_149),
         ..Plan::default()
     };
-    plan.cluster.max_connections = 400;
+    plan.cluster.max_connections = 30;
+    plan.settings.half_open = 40;
+    plan.cluster.resting = 100;
     plan.cluster.slots[0].weight = 3;
     plan.reweigh();
-    let mut world = World::new(&plan).expect("a world");
+    let mut world = World::at(&plan, Clock::Test).expect("a world");
     let net = world.net;
-    let mut host = Datapath::new(&plan, net, move |to| route(net, to));
+    let mut host = Datapath::new(&plan, net, route);
+    let mut now: u64 = 1 << 40;
     let mut traffic = Traffic::new(seed);
     let mut met: HashMap<Verdict, u64> = HashMap::new();
     let start = Instant::now();
     for at in 0..frames {
         let (from_lan, frame) = traffic.next(&host.flows);
         let ifindex = if from_lan { net.lan } else { net.wan };
-        let expected = host.run(ifindex, &frame, coarse_now());
+        now += STEP;
+        world.set_time(now).expect("the time is set");
+        let expected = host.run(ifindex, &frame, now);
         let outcome = world.run(ifindex, &frame).expect("a run");
         assert!(
             outcome == expected,
@@ -111,6 +114,10 @@ fn host_and_kernel_agree() {
             assert_eq!(verify(&outcome.bytes), Ok(()), "frame {at} of seed {seed}");
         }
         *met.entry(outcome.verdict).or_default() += 1;
+        if at % SWEEP_EVERY == 0 {
+            host.sweep(now);
+            world.sweep().expect("a sweep");
+        }
     }
     let mut rows: Vec<_> = met.iter().collect();
     rows.sort_by_key(|(verdict, _)| **verdict as u8);

@@ -2,38 +2,31 @@
 
 use aya::programs::Program;
 use ocs_lb::config;
-use ocs_lb::datapath::load::{CORRECT, KILL, SWEEP, XDP, load};
+use ocs_lb::datapath::load::load;
 use ocs_lb::model::LogLevel;
 use ocs_lb::model::bill::bill;
 use ocs_lb::model::sizes::Sizes;
+use ocs_lb_tests::budget::{budget, names};
 use ocs_lb_tests::plan::Plan;
 use ocs_lb_tests::prog::load_plan;
-
-/// Instructions the verifier may walk. The kernel's own limit is 1,000,000; a
-/// program near it fails on the next kernel, not in review.
-const BUDGETS: [(&str, u32); 4] = [
-    (XDP, 250_000),
-    (SWEEP, 10_000),
-    (KILL, 10_000),
-    (CORRECT, 500),
-];
 
 #[test]
 #[ignore = "needs root"]
 fn programs_stay_within_their_budgets() {
     let loaded = load_plan(&Plan::default()).expect("the programs load");
-    let mut names: Vec<_> = loaded.ebpf.programs().map(|(name, _)| name).collect();
-    names.sort_unstable();
-    let mut known: Vec<_> = BUDGETS.iter().map(|(name, _)| *name).collect();
+    let mut found: Vec<_> = loaded.ebpf.programs().map(|(name, _)| name).collect();
+    found.sort_unstable();
+    let mut known: Vec<_> = names().collect();
     known.sort_unstable();
-    assert_eq!(names, known, "a program without a budget");
-    for (name, budget) in BUDGETS {
+    assert_eq!(found, known, "a program without a budget");
+    for name in known {
         let info = loaded.ebpf.program(name).map(Program::info);
         let count = info
             .expect("the program")
             .expect("its info")
             .verified_instruction_count()
             .expect("a kernel that tells");
+        let budget = budget(name).expect("just listed");
         println!("{name}: {count} instructions verified of {budget} allowed");
         assert!(count <= budget, "{name}: {count} of {budget}");
     }

@@ -3,9 +3,9 @@
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{host, setup, test};
+use crate::{host, setup, test, vm};
 
-/// Format, lints, docs, tools, tests; says how long each took.
+/// Format, lints, docs, tools, tests, other kernels; says how long each took.
 ///
 /// # Errors
 /// The first step that fails.
@@ -31,6 +31,7 @@ pub fn ci() -> anyhow::Result<()> {
         host::run(host::cargo(&["doc", "--quiet", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("test", test::test)?;
+    step("vm-load", vm::load_if_ready)?;
     println!("ci: passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }

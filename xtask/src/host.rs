@@ -13,6 +13,21 @@ pub fn root() -> PathBuf {
         .to_path_buf()
 }
 
+/// Where kernels for guests and what they boot with lie; never in the tree.
+pub fn vm() -> PathBuf {
+    root().join(".tools/vm")
+}
+
+/// Where cargo builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into)
+}
+
+/// Whether CI runs this: there, what is missing is a failure.
+pub fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|ci| ci == "true")
+}
+
 /// Says in one line what programs in namespaces need and this machine lacks.
 ///
 /// # Errors

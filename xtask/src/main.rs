@@ -10,6 +10,7 @@ mod setup;
 mod soak;
 mod test;
 mod tools;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +58,8 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Loads every program on older kernels, in a guest
+    VmLoad,
     /// What CI runs
     Ci,
     /// Removes what a killed lab left behind
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Test => test::test(),
         Command::Soak { minutes } => soak::soak(minutes),
         Command::Bench { names, json } => bench::bench(&names, json.as_deref()),
+        Command::VmLoad => vm::load(),
         Command::Ci => ci::ci(),
         Command::Clean => clean::clean(),
     };

@@ -36,9 +36,7 @@ pub fn binary() -> PathBuf {
     if let Some(path) = given() {
         return path;
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| host::root().join("target"), Into::into);
-    target.join("release/ocs-lb")
+    host::target().join("release/ocs-lb")
 }
 
 /// Builds the balancer and becomes it.

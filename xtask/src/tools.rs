@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use crate::host::{has, run};
 
 /// A program, and the Debian package that has it.
-const PEERS: [(&str, &str); 8] = [
+const PEERS: [(&str, &str); 9] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("kamailio", "kamailio kamailio-tls-modules"),
@@ -18,6 +18,7 @@ const PEERS: [(&str, &str); 8] = [
     ("hatop", "hatop"),
     ("promtool", "prometheus"),
     ("tcpdump", "tcpdump"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
 ];
 
 /// Peers that this machine lacks.

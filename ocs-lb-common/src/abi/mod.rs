@@ -50,23 +50,10 @@ pub const INTERFACE_NO_TX: u32 = 1 << 31;
 pub const BPF_NOEXIST: u64 = 1;
 
 #[cfg(feature = "user")]
-pub use pod::read;
-
-#[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "the one place that vouches for plain bytes")]
 mod pod {
     use super::*;
     use crate::address::{V4, V6};
-
-    /// A value from the bytes of a ring buffer's record; `None` where they are
-    /// too few.
-    pub fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
-        if bytes.len() < size_of::<T>() {
-            return None;
-        }
-        // SAFETY: enough bytes, and any of them are a value of a plain type.
-        Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
-    }
 
     macro_rules! pod {
         ($($ty:ty),* $(,)?) => {

@@ -1,23 +1,24 @@
-//! What the owner does when a backend goes down, and when flows are killed:
-//! asks the guard, runs the walks at their pace, tells both sides.
+//! What the owner does when a backend goes down: asks the guard, and runs the
+//! walks at their pace.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use ocs_lb_common::abi::{Kill, KillReason, KillRequest, Reason};
+use ocs_lb_common::abi::{KillReason, KillRequest, Reason};
 use ocs_lb_common::address::V4;
 use ocs_lb_common::ticks::{self, Ticks};
 use tokio::sync::oneshot;
 
 use super::owner::Owner;
+use super::tell::reason;
 use super::{kill, read};
 use crate::admin::Reset;
 use crate::health::Fact;
 use crate::model::guard::{self, Member, Verdict};
 use crate::model::kills::{Job, Queue, of_backend, of_client};
 use crate::model::{DownAction, Model};
-use crate::resets::{self, Socket, Tally};
+use crate::resets::{Socket, Tally};
 use crate::setup::Running;
 use crate::snapshot::{KilledView, ResetView};
 
@@ -32,13 +33,13 @@ struct Pending {
 /// The state of killing.
 pub(super) struct Down {
     start: Instant,
-    socket: Socket,
+    pub(super) socket: Socket,
     members: Vec<Member>,
     pending: BTreeMap<(u16, u16), Pending>,
     queue: Queue,
     replies: BTreeMap<u64, oneshot::Sender<KilledView>>,
     /// Since the log last spoke of them.
-    burst: Tally,
+    pub(super) burst: Tally,
     /// Since the start.
     pub(super) resets: ResetView,
 }
@@ -194,7 +195,7 @@ impl Owner {
     /// One walk for whose turn it is.
     ///
     /// # Errors
-    /// The walk's; its job is given up.
+    /// The walk's; it is tried again, and after a few failures given up.
     pub(super) fn walk(&mut self) -> anyhow::Result<()> {
         self.decide_resets();
         let Some((id, request)) = self.down.queue.step() else {
@@ -204,8 +205,10 @@ impl Owner {
         let report = match walked {
             Ok(report) => report,
             Err(error) => {
-                self.down.queue.give_up(id);
-                self.down.replies.remove(&id);
+                if let Some(job) = self.down.queue.failed(id) {
+                    self.log_job(&job, "given up, the rest of the flows is kept");
+                    self.down.replies.remove(&id);
+                }
                 return Err(error.into());
             }
         };
@@ -241,65 +244,6 @@ impl Owner {
             "{what}"
         );
     }
-
-    /// Tells both sides of killed flows, and counts them.
-    pub(super) fn tell(&mut self, kills: &[Kill<V4>]) {
-        for kill in kills {
-            self.count_kill(kill.cluster, kill.slot, kill.reason, 1);
-        }
-        let hops = &self.running.loaded.maps.next_hops;
-        let hop = |index: u16| hops.get(&u32::from(index), 0).ok();
-        let socket = &self.down.socket;
-        let tally = resets::tell(kills, hop, |ifindex, frame| socket.send(ifindex, frame));
-        self.down.resets.sent += tally.sent;
-        self.down.resets.no_next_hop += tally.no_next_hop;
-        self.down.resets.failed += tally.failed;
-        self.down.burst.add(tally);
-    }
-
-    /// Says what could not be sent since it last did.
-    pub(super) fn log_unsent(&mut self) {
-        let burst = std::mem::take(&mut self.down.burst);
-        if burst.unsent() > 0 {
-            tracing::warn!(
-                sent = burst.sent,
-                no_next_hop = burst.no_next_hop,
-                failed = burst.failed,
-                errors = burst.reasons(),
-                "resets not sent; the datapath answers when their side sends"
-            );
-        }
-    }
-
-    fn count_untold(&mut self, request: &KillRequest, untold: u32) {
-        self.count_kill(
-            request.cluster,
-            request.backend,
-            request.reason,
-            u64::from(untold),
-        );
-    }
-
-    fn count_kill(&mut self, cluster: u16, slot: u16, number: u8, flows: u64) {
-        let row = self.health.get_mut(usize::from(cluster));
-        let health = row.and_then(|row| row.get_mut(usize::from(slot)));
-        if let (Some(health), Some(reason)) = (health, reason(number))
-            && flows > 0
-        {
-            *health.kills.entry(reason.label()).or_default() += flows;
-        }
-    }
-}
-
-/// The reason that logs and metrics give for a [`KillReason`]'s number.
-pub(super) fn reason(number: u8) -> Option<Reason> {
-    [
-        (KillReason::Idle, Reason::Idle),
-        (KillReason::BackendDown, Reason::BackendDown),
-        (KillReason::Operator, Reason::Operator),
-    ]
-    .into_iter()
-    .find_map(|(kill, reason)| (kill as u8 == number).then_some(reason))
 }
 
 /// The request and pace of an operator's wish.
@@ -367,18 +311,5 @@ mod tests {
             let error = request(&model, &wanted).expect_err("not known");
             assert!(error.starts_with(expected), "{error}");
         }
-    }
-
-    #[test]
-    fn every_reason_has_a_name() {
-        let names: Vec<_> = (0..5).map(|n| reason(n).map(Reason::label)).collect();
-        let want = [
-            None,
-            Some("idle"),
-            Some("backend_down"),
-            Some("operator"),
-            None,
-        ];
-        assert_eq!(names, want);
     }
 }

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use ocs_lb_common::abi::{Event, EventKind, read};
+use ocs_lb_common::abi::{Event, EventKind};
 use ocs_lb_common::address::V4;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::record::read;
 
 /// Events taken at once.
 const AT_ONCE: usize = 1024;
@@ -30,6 +34,17 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Takes what the ring has; whether there may be more.
+    fn fill(&mut self, ring: &mut RingBuf<MapData>) -> bool {
+        for _ in 0..AT_ONCE {
+            let Some(item) = ring.next() else {
+                return false;
+            };
+            self.take(&item);
+        }
+        true
+    }
+
     /// Takes an event from its bytes; one of a kind that this version does not
     /// know is left out.
     fn take(&mut self, bytes: &[u8]) {
@@ -50,9 +65,13 @@ impl Batch {
     }
 }
 
+/// Time between two looks: the datapath wakes nobody for events that can wait.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// The reading end of the ring.
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
+    look: Interval,
 }
 
 impl Events {
@@ -64,7 +83,9 @@ impl Events {
         // SAFETY: the ring owns its descriptor and keeps it open as long as
         // it lives, which is as long as the registration.
         let ring = unsafe { AsyncFd::register(ring) }?;
-        Ok(Self { ring })
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { ring, look })
     }
 
     /// Waits for events and takes what is there, not more than can be dealt
@@ -73,14 +94,17 @@ impl Events {
     /// # Errors
     /// The poll's.
     pub async fn next(&mut self) -> std::io::Result<Batch> {
-        let mut guard = self.ring.readable_mut().await?;
         let mut batch = Batch::default();
-        for _ in 0..AT_ONCE {
-            let Some(item) = guard.get_inner_mut().next() else {
-                guard.clear_ready();
-                break;
-            };
-            batch.take(&item);
+        tokio::select! {
+            guard = self.ring.readable_mut() => {
+                let mut guard = guard?;
+                if !batch.fill(guard.get_inner_mut()) {
+                    guard.clear_ready();
+                }
+            }
+            _ = self.look.tick() => {
+                batch.fill(self.ring.get_mut());
+            }
         }
         Ok(batch)
     }

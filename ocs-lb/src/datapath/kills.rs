@@ -1,9 +1,11 @@
 //! Flows that were killed, from their ring buffer.
 
 use aya::maps::{MapData, RingBuf};
-use ocs_lb_common::abi::{Kill, read};
+use ocs_lb_common::abi::Kill;
 use ocs_lb_common::address::V4;
 use tokio::io::unix::AsyncFd;
+
+use super::record::read;
 
 /// Records taken at once: two frames each are sent before other work goes on.
 const AT_ONCE: usize = 1024;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use aya::maps::{Array, ArrayOfMaps, DevMapHash, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{RawTracePoint, Xdp};
+use aya::programs::{Program, ProgramError, RawTracePoint, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use ocs_lb_common::abi::{
     AddressFlags, Backend, Cluster, ClusterLoad, Correction, Flow, FlowKey, KillReport,
-    KillRequest, NextHop, NextHopKey, PortMap, Recount, Service, ServiceKey, Settings, SnatKey,
-    StickyKey, StickyValue,
+    KillRequest, NextHop, NextHopKey, Pending, PortMap, Recount, Service, ServiceKey, Settings,
+    SnatKey, StickyKey, StickyValue,
 };
 use ocs_lb_common::address::V4;
 use ocs_lb_common::sweep::Report;
@@ -40,9 +40,9 @@ pub enum LoadError {
     #[error("program {name}: {source}")]
     Program {
         /// The program.
-        name: &'static str,
+        name: String,
         /// Why; with the end of the verifier's log.
-        source: Box<aya::programs::ProgramError>,
+        source: Box<ProgramError>,
     },
     /// The object lacks a map or program, or it is of another type.
     #[error("the eBPF object and this binary do not belong together: {0}")]
@@ -80,6 +80,9 @@ pub struct Maps {
     pub sweep_report: Array<MapData, Report>,
     pub recount: Array<MapData, Recount>,
     pub correction: Array<MapData, Correction>,
+    pub cursors: Array<MapData, u32>,
+    pub half_open: Array<MapData, Pending<V4>>,
+    pub test_clock: Array<MapData, u64>,
     pub events_lost: PerCpuArray<MapData, u64>,
     pub kill_request: Array<MapData, KillRequest>,
     pub kill_report: Array<MapData, KillReport>,
@@ -108,6 +111,8 @@ pub struct MapIds {
     pub flows: u32,
     /// Of the tables in `STICKY4`, by cluster id.
     pub sticky: Arc<[u32]>,
+    /// Of `PENDING_STICKY4`.
+    pub pending_sticky: u32,
 }
 
 impl Loaded {
@@ -139,13 +144,26 @@ pub struct MapBill {
     pub bytes: u64,
 }
 
-/// Loads the object with tables of the given sizes. The programs log only
-/// where the controller's own log is at its most detailed, and then one line
-/// for each new flow.
+/// The object with tables of the given sizes; no program is loaded yet. The
+/// programs log only where the controller's own log is at its most detailed,
+/// and then one line for each new flow.
 ///
 /// # Errors
 /// [`LoadError`]; nothing stays in the kernel then.
-pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
+pub fn object(sizes: &Sizes, log: LogLevel) -> Result<Ebpf, LoadError> {
+    object_at(sizes, log, Clock::Kernel)
+}
+
+/// Where the programs read the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The kernel's monotonic clock.
+    Kernel,
+    /// `TEST_CLOCK`, which only tests write.
+    Test,
+}
+
+fn object_at(sizes: &Sizes, log: LogLevel, clock: Clock) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     // Read-only and known before verification: with 0 no log call is left in
     // the programs.
@@ -155,31 +173,57 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
         0
     };
     loader.override_global(aya_log::LEVEL, &level, true);
+    let test_clock = u8::from(clock == Clock::Test);
+    loader.override_global("USE_TEST_CLOCK", &test_clock, true);
     for (name, entries) in sizes.overrides() {
         loader.map_max_entries(name, entries);
     }
-    let mut ebpf = loader.load(OBJECT)?;
+    Ok(loader.load(OBJECT)?)
+}
+
+/// Gives a program to the verifier; every type that the object has.
+///
+/// # Errors
+/// The verifier's, with the end of its log.
+pub fn verify(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Loads the [`object`] and every program of it.
+///
+/// # Errors
+/// [`LoadError`]; nothing stays in the kernel then.
+pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
+    load_at(sizes, log, Clock::Kernel)
+}
+
+/// The same with a clock of choice.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load_at(sizes: &Sizes, log: LogLevel, clock: Clock) -> Result<Loaded, LoadError> {
+    let mut ebpf = object_at(sizes, log, clock)?;
     let tables = sticky_tables(&mut ebpf, &sizes.sticky)?;
     let bill = bill(&ebpf, &tables);
     let ids = MapIds {
         flows: id(&ebpf, "FLOWS4")?,
         sticky: tables.iter().map(|table| table.id).collect(),
+        pending_sticky: id(&ebpf, "PENDING_STICKY4")?,
     };
     let tables = tables.into_iter().map(|table| table.map).collect();
     let maps = take_maps(&mut ebpf, tables)?;
     let events = take(&mut ebpf, "EVENTS4")?;
     let kills = take(&mut ebpf, "KILLS4")?;
-    let refused = |name| {
-        move |source| LoadError::Program {
-            name,
+    for (name, program) in ebpf.programs_mut() {
+        verify(program).map_err(|source| LoadError::Program {
+            name: name.to_owned(),
             source: Box::new(source),
-        }
-    };
-    xdp(&mut ebpf)?.load().map_err(refused(XDP))?;
-    for name in [SWEEP, KILL, CORRECT] {
-        raw_tracepoint(&mut ebpf, name)?
-            .load()
-            .map_err(refused(name))?;
+        })?;
     }
     Ok(Loaded {
         ebpf,
@@ -273,6 +317,9 @@ fn take_maps(ebpf: &mut Ebpf, sticky: Vec<StickyTable>) -> Result<Maps, LoadErro
         sweep_report: take(ebpf, "SWEEP_REPORT")?,
         recount: take(ebpf, "RECOUNT")?,
         correction: take(ebpf, "CORRECTION")?,
+        cursors: take(ebpf, "CURSORS")?,
+        half_open: take(ebpf, "HALF_OPEN4")?,
+        test_clock: take(ebpf, "TEST_CLOCK")?,
         events_lost: take(ebpf, "EVENTS_LOST")?,
         kill_request: take(ebpf, "KILL_REQUEST")?,
         kill_report: take(ebpf, "KILL_REPORT")?,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use ocs_lb_common::abi::{KillReason, Reason};
 
-use super::down::reason;
 use super::owner::Owner;
 use super::read;
+use super::tell::reason;
 use crate::model::policy;
 use crate::snapshot::{BackendView, ClusterView, MapView, Snapshot};
 

@@ -20,6 +20,7 @@ use super::{apply, read, sweep};
 use crate::admin::Reset;
 use crate::health::observe::Traffic;
 use crate::health::{CheckResult, Fact, Observers};
+use crate::model::drift::{Drift, Pass};
 use crate::model::kills::WALKS_PER_SECOND;
 use crate::model::pressure::Pressure;
 use crate::model::{Model, Unknown, policy};
@@ -95,6 +96,7 @@ pub(super) struct Owner {
     netlink: Netlink,
     pub(super) health: Vec<Vec<Health>>,
     pub(super) sweep: SweepView,
+    drift: Drift,
     pub(super) unknown: Option<Unknown>,
     pub(super) down: Down,
     history: History,
@@ -146,6 +148,7 @@ pub fn spawn(
         netlink,
         health,
         sweep: SweepView::default(),
+        drift: Drift::default(),
         unknown,
         down,
         history: History::default(),
@@ -325,14 +328,19 @@ impl Owner {
     }
 
     fn sweep(&mut self) -> anyhow::Result<()> {
-        let (report, duration) =
-            tokio::task::block_in_place(|| sweep::run(&mut self.running.loaded))?;
+        let clusters = self.model.clusters.len() as u16;
+        let (report, duration, counted) =
+            tokio::task::block_in_place(|| sweep::run_counted(&mut self.running.loaded, clusters))?;
         if report.orphans + report.errors > 0 {
             tracing::warn!(
                 orphans = report.orphans,
                 errors = report.errors,
                 "the sweep found half-written flows"
             );
+        }
+        self.down.resets.untold += report.untold;
+        for one in &counted {
+            self.repair(one)?;
         }
         self.sweep = SweepView {
             timestamp: wall_clock(),
@@ -342,6 +350,30 @@ impl Owner {
             established: report.established,
             resting: report.resting,
         };
+        Ok(())
+    }
+
+    /// Repairs counts that have certainly come apart from the flows.
+    fn repair(&mut self, counted: &sweep::Counted) -> anyhow::Result<()> {
+        let cluster = &self.model.clusters[usize::from(counted.cluster)];
+        for (slot, backend) in cluster.backends.iter().enumerate() {
+            let pass = Pass {
+                before: counted.before.slots[slot],
+                recount: counted.recount.slots[slot],
+                after: counted.after.slots[slot],
+            };
+            let Some(correction) = self.drift.observe(counted.cluster, slot as u16, &pass) else {
+                continue;
+            };
+            tracing::warn!(
+                cluster = cluster.name,
+                backend = backend.name,
+                live = correction.live as i32,
+                pending = correction.pending as i32,
+                "counts repaired: they had come apart from the flows"
+            );
+            sweep::correct(&mut self.running.loaded, &correction)?;
+        }
         Ok(())
     }
 }

@@ -33,19 +33,6 @@ impl Wanted {
     }
 }
 
-/// The table that holds the entries of a cluster.
-fn table(
-    ids: &MapIds,
-    cluster: u16,
-) -> Result<HashMap<MapData, StickyKey<V4>, StickyValue>, MapError> {
-    let id = ids.sticky.get(usize::from(cluster));
-    let id = id.ok_or(MapError::OutOfBounds {
-        index: cluster.into(),
-        max_entries: ids.sticky.len() as u32,
-    })?;
-    second(*id, Map::LruHashMap)
-}
-
 /// Deletes the entries that are meant; how many. A walk of its own beside the
 /// owner: the datapath writes this table all the time, and an entry that
 /// comes meanwhile may stay.
@@ -53,7 +40,16 @@ fn table(
 /// # Errors
 /// The kernel's; what was deleted before stays deleted.
 pub fn clear(ids: &MapIds, wanted: &Wanted) -> Result<u64, MapError> {
-    let mut map = table(ids, wanted.cluster)?;
+    let Some(table) = ids.sticky.get(usize::from(wanted.cluster)) else {
+        return Ok(0);
+    };
+    // What a first connection under way proposes would come back at its end.
+    clear_table(ids.pending_sticky, wanted)?;
+    clear_table(*table, wanted)
+}
+
+fn clear_table(id: u32, wanted: &Wanted) -> Result<u64, MapError> {
+    let mut map: HashMap<MapData, StickyKey<V4>, StickyValue> = second(id, Map::LruHashMap)?;
     // Keys first: a deletion during the walk would start it again.
     let keys: Vec<_> = map
         .keys()

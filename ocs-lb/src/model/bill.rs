@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(row("FLOWS4").entries, flows);
         assert_eq!(row("FLOWS4").bytes, 16 * 524_288 + flows * 128);
         assert_eq!(row("STICKY4").bytes, 1_023_410_176);
-        assert_eq!(row("PORT_MAPS").bytes, (36 + 64) * 8336);
+        assert_eq!(row("PORT_MAPS").bytes, (36 + 64) * 16_680);
         assert_eq!(
             bill.bytes,
             bill.maps.iter().map(|row| row.bytes).sum::<u64>()

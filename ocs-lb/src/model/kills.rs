@@ -11,6 +11,9 @@ use ocs_lb_common::abi::{ANY, KillReason, KillReport, KillRequest};
 /// Walks in a second, at most.
 pub const WALKS_PER_SECOND: u32 = 10;
 
+/// Walks in a row that may fail before their job is given up.
+const TRIES: u32 = 10;
+
 /// A wish under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
@@ -28,6 +31,8 @@ pub struct Job {
     pub kept: u32,
     /// Flows that it may end now, in tenths.
     allowance: u64,
+    /// Walks in a row that did not run.
+    failures: u32,
 }
 
 impl Job {
@@ -66,6 +71,7 @@ impl Queue {
             untold: 0,
             kept: 0,
             allowance: 0,
+            failures: 0,
         });
         id
     }
@@ -107,6 +113,7 @@ impl Queue {
     pub fn walked(&mut self, id: u64, report: &KillReport) -> Option<Job> {
         let at = self.jobs.iter().position(|job| job.id == id)?;
         let job = self.jobs.get_mut(at)?;
+        job.failures = 0;
         job.killed += u64::from(report.killed);
         job.untold += u64::from(report.untold);
         job.kept = report.kept;
@@ -116,9 +123,15 @@ impl Queue {
         self.jobs.remove(at)
     }
 
-    /// Takes a job away whose walk failed.
-    pub fn give_up(&mut self, id: u64) -> Option<Job> {
+    /// Takes note of a walk that did not run: it is tried again, a few times;
+    /// the job, if that was its last.
+    pub fn failed(&mut self, id: u64) -> Option<Job> {
         let at = self.jobs.iter().position(|job| job.id == id)?;
+        let job = self.jobs.get_mut(at)?;
+        job.failures += 1;
+        if job.failures < TRIES {
+            return None;
+        }
         self.jobs.remove(at)
     }
 }
@@ -249,6 +262,28 @@ mod tests {
         assert_eq!((job.killed, job.untold, job.kept), (10, 2, 2));
         assert!(queue.is_empty());
         assert_eq!(queue.walked(id, &last), None);
+    }
+
+    #[test]
+    fn a_walk_that_fails_is_tried_again() {
+        let mut queue = Queue::default();
+        let id = queue.push(down(0), 10);
+        let more = KillReport {
+            more: 1,
+            ..KillReport::default()
+        };
+        for _ in 0..3 {
+            for _ in 1..TRIES {
+                assert_eq!(queue.failed(id), None);
+            }
+            // One that runs forgives the others.
+            assert_eq!(queue.walked(id, &more), None);
+        }
+        for _ in 1..TRIES {
+            assert_eq!(queue.failed(id), None);
+        }
+        assert!(queue.failed(id).is_some_and(|job| job.id == id));
+        assert!(queue.is_empty());
     }
 
     #[test]

@@ -6,12 +6,16 @@
 pub mod bill;
 pub mod drift;
 pub mod edits;
+mod failure;
 pub mod guard;
 pub mod kills;
+mod names;
 pub mod policy;
 pub mod pressure;
 pub mod sizes;
 pub mod snat;
+
+pub use failure::{DownAction, OnBackendDown, Persist};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -103,42 +107,6 @@ pub struct Cluster {
     pub on_backend_down: OnBackendDown,
     /// Backends in the order of the file; the index is the backend's slot.
     pub backends: Vec<Backend>,
-}
-
-impl Model {
-    /// The id of a cluster.
-    ///
-    /// # Errors
-    /// For people: which clusters there are.
-    pub fn cluster_id(&self, name: &str) -> Result<u16, String> {
-        let at = self.clusters.iter().position(|c| c.name == name);
-        at.map(|id| id as u16).ok_or_else(|| {
-            let names: Vec<_> = self.clusters.iter().map(|c| c.name.as_str()).collect();
-            format!("there is no cluster {name}; there is: {}", names.join(", "))
-        })
-    }
-}
-
-impl Cluster {
-    /// The slot of a backend.
-    ///
-    /// # Errors
-    /// For people: which backends it has.
-    pub fn slot(&self, name: &str) -> Result<u16, String> {
-        let at = self.backends.iter().position(|b| b.name == name);
-        at.map(|slot| slot as u16).ok_or_else(|| {
-            let names: Vec<_> = self.backends.iter().map(|b| b.name.as_str()).collect();
-            let (own, names) = (&self.name, names.join(", "));
-            format!("cluster {own} has no backend {name}; it has: {names}")
-        })
-    }
-
-    /// `cluster/backend`, for the log.
-    pub fn backend_name(&self, slot: u16) -> String {
-        let backend = self.backends.get(usize::from(slot));
-        let name = backend.map_or("?", |backend| backend.name.as_str());
-        format!("{}/{name}", self.name)
-    }
 }
 
 /// A virtual address.
@@ -250,38 +218,6 @@ pub struct Timeouts {
     pub server: Duration,
     /// Idle time once one side has sent a FIN.
     pub half_closed: Duration,
-}
-
-/// What a sticky client meets while its backend is down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Persist {
-    /// Another backend, and its entry is replaced.
-    Redispatch,
-    /// Its own first; it moves at a RST or a late SYN retransmission.
-    Haproxy,
-    /// A refusal until it is back.
-    Strict,
-}
-
-/// What becomes of the flows of a backend that goes down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OnBackendDown {
-    /// Whether they are reset or kept.
-    pub action: DownAction,
-    /// Flows that are reset in a second at most.
-    pub rate: u32,
-    /// Keep flows whose backend still sends, and all of them where the failure
-    /// looks like our own link's.
-    pub guard: bool,
-}
-
-/// Whether flows of a dead backend end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DownAction {
-    /// Both sides get a RST.
-    Reset,
-    /// They stay until they end by themselves or by time.
-    Keep,
 }
 
 /// One server of a cluster.

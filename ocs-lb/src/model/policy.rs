@@ -29,13 +29,14 @@ impl Host {
     }
 }
 
-/// Resting flows that a cluster may keep: its share of the host's by
-/// `max_connections`.
+/// Resting flows that a cluster may keep before it uses their ports first: its
+/// share by `max_connections` of half of what the flow table has room for; the
+/// other half is for what ends at once.
 fn resting(clusters: &[Cluster], id: usize) -> u32 {
     let limit = |cluster: &Cluster| u64::from(cluster.max_connections);
     let all: u64 = clusters.iter().map(limit).sum();
     let own = clusters.get(id).map_or(0, limit);
-    let share = (RESTING * own).checked_div(all).unwrap_or(0);
+    let share = (RESTING / 2 * own).checked_div(all).unwrap_or(0);
     u32::try_from(share).unwrap_or(u32::MAX).max(LEAST_RESTING)
 }
 
@@ -250,11 +251,11 @@ mod tests {
     #[test]
     fn resting_flows_are_shared_by_limit() {
         let mut clusters = vec![with(&[(1, false)]), with(&[(1, false)])];
-        assert_eq!(resting(&clusters[..1], 0), 65_536);
+        assert_eq!(resting(&clusters[..1], 0), 32_768);
         clusters[0].max_connections = 3_000_000;
         clusters[1].max_connections = 1_000_000;
-        assert_eq!(resting(&clusters, 0), 49_152);
-        assert_eq!(resting(&clusters, 1), 16_384);
+        assert_eq!(resting(&clusters, 0), 24_576);
+        assert_eq!(resting(&clusters, 1), 8_192);
         clusters[1].max_connections = 1;
         assert_eq!(resting(&clusters, 1), LEAST_RESTING);
     }

@@ -1,33 +1,32 @@
-//! New flows on the host, as `open.rs` of the programs.
+//! New flows on the host, as `open.rs` and `ring.rs` of the programs.
 
-use ocs_lb_common::abi::{
-    Backend, FIRST_LEARNED, Flow, FlowKey, Load, REVERSE, RefuseAction, Service, ServiceKey,
-    StickyKey, StickyValue,
-};
-use ocs_lb_common::address::{Address as _, Be16, V4};
+use ocs_lb_common::abi::{FIRST_LEARNED, OPTIONS, Pending, REVERSE, RefuseAction, ServiceKey};
+use ocs_lb_common::abi::{Reason, TRIED};
+use ocs_lb_common::address::V4;
 use ocs_lb_common::classify::{Class, NoFlow, classify, is_client, without_flow};
 use ocs_lb_common::parse::Packet;
-use ocs_lb_common::ticks::Ticks;
-use ocs_lb_common::track::{StateWord, start};
+use ocs_lb_common::redispatch::{opening, save};
+use ocs_lb_common::select;
+use ocs_lb_common::track::{Count, Phase, StateWord, start};
 use ocs_lb_common::translate::pair;
 use ocs_lb_common::verdict::Verdict;
-use ocs_lb_common::wire::{SliceFrame, window_scale};
-use ocs_lb_common::{select, snat};
+use ocs_lb_common::wire::{SliceFrame, SynOptions, Tcp, strip_timestamp, syn_options};
 
-use super::{Datapath, Stop, snat_key};
+use super::change::Pair;
+use super::place::{Place, Refusal, Wanted};
+use super::{Datapath, Now, Stop};
 
 /// First number given to next hops of clients.
 const LEARNED: u16 = FIRST_LEARNED as u16;
 
 impl Datapath {
-    /// A new flow's forward entry.
+    /// A packet that no flow knows.
     pub(super) fn open(
         &mut self,
         bytes: &mut [u8],
         packet: &Packet<V4>,
-        now: Ticks,
-        now_ns: u64,
-    ) -> Result<Flow<V4>, Stop> {
+        now: Now,
+    ) -> Result<(), Stop> {
         let key = &packet.key;
         let address = self.addresses.get(&key.destination).copied();
         let service_key = ServiceKey::tcp(key.destination, key.destination_port);
@@ -48,127 +47,148 @@ impl Datapath {
         if packet.ttl <= 1 {
             return Err(Verdict::TtlExceeded.into());
         }
-        let policy = &self.cluster;
-        let held = Load {
-            live: self.load.live,
-            pending: self.load.pending,
-        };
-        if !select::admits(held, policy.max_connections) {
-            let action = policy.refuse_limit;
+        if !select::admits(self.held(), self.cluster.max_connections) {
             self.load.refused_limit += 1;
-            return Err(refuse(action, Verdict::Limit));
+            return Err(refuse(self.cluster.refuse_limit, Verdict::Limit));
         }
-        let Some((slot, is_new)) = self.choose(key.source, now_ns) else {
-            self.load.refused_no_backend += 1;
-            return Err(refuse(self.cluster.refuse_no_backend, Verdict::NoBackend));
+        let back = self.next_hop(key.source)?;
+        let at = self.take_place(now);
+        let options = {
+            let frame = SliceFrame(bytes);
+            syn_options(&frame, packet.tcp_offset, packet.tcp_header_len)
         };
-        let carried = self.carry(bytes, packet, now, service, slot);
-        if carried.is_err() && is_new {
-            self.sticky.remove(&StickyKey {
-                address: key.source,
-                cluster: 0,
-                pad: 0,
-            });
+        let mut wanted = Wanted {
+            key: *key,
+            tried: [0; TRIED],
+            opening: opening(packet.segment.seq, &options),
+            target_port: service.target_port,
+        };
+        let found = match self.find(&mut wanted, now) {
+            Ok(found) => found,
+            Err(refusal) => return Err(self.count_refusal(&refusal)),
+        };
+        let mut pending = NO_PENDING;
+        save(&mut pending, packet, &options, now.ticks);
+        let len = packet.tcp_header_len - Tcp::LEN;
+        let start = packet.tcp_offset + Tcp::LEN;
+        if let Some(raw) = bytes.get(start..start + len) {
+            pending.options[..len].copy_from_slice(raw);
         }
-        carried
+        pending.early = u8::from(found.early);
+        if found.strip {
+            let frame = &mut SliceFrame(bytes);
+            strip_timestamp(frame, packet.tcp_offset, options.timestamp_at)
+                .ok_or(Verdict::Malformed)?;
+        }
+        self.write(packet, &options, &wanted, &found, (back, at), pending, now);
+        Ok(())
     }
 
-    fn carry(
-        &mut self,
-        bytes: &mut [u8],
-        packet: &Packet<V4>,
-        now: Ticks,
-        service: Service,
-        slot: u16,
-    ) -> Result<Flow<V4>, Stop> {
-        let key = &packet.key;
-        let backend = self
-            .backends
-            .get(usize::from(slot))
-            .copied()
-            .ok_or(Verdict::Inconsistent)?;
-        let back = self.next_hop(key.source)?;
-        let hop = self.next_hops.get(&backend.next_hop);
-        if hop.is_none_or(|hop| hop.valid == 0) {
-            return Err(Verdict::NoNeighbor.into());
+    fn count_refusal(&mut self, refusal: &Refusal) -> Stop {
+        match refusal {
+            Refusal::NoBackend => {
+                self.load.refused_no_backend += 1;
+                refuse(self.cluster.refuse_no_backend, Verdict::NoBackend)
+            }
+            Refusal::Snat => {
+                self.load.refused_snat += 1;
+                refuse(self.cluster.refuse_snat, Verdict::SnatExhausted)
+            }
+            Refusal::Verdict(verdict) => Stop::Verdict(*verdict),
         }
-        let target = select::target_port(backend.port, service.target_port);
-        let source = backend
-            .snat_for(key.source.hash())
-            .ok_or(Verdict::Inconsistent)?;
-        let mut tuple = FlowKey::tcp(source, Be16::default(), backend.address, target);
-        let number = self.claim(&tuple, &backend)?;
-        tuple.source_port = Be16::new(number);
+    }
 
-        let (mut there, mut reply) = pair(key, &tuple);
+    /// Writes both entries and the place in the ring. `(back, at)`: next hop
+    /// to the client, place in the ring plus one.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the programs pass them in a room"
+    )]
+    pub(super) fn write(
+        &mut self,
+        packet: &Packet<V4>,
+        options: &SynOptions,
+        wanted: &Wanted,
+        found: &Place,
+        (back, at): (u16, u32),
+        mut pending: Pending<V4>,
+        now: Now,
+    ) {
+        let (mut there, mut reply) = pair(&wanted.key, &found.tuple);
+        // The programs draw it; here it tells apart what a ring may confuse.
+        let state = StateWord::born(self.ring_cursor as u16);
         for entry in [&mut there, &mut reply] {
-            entry.backend = slot;
-            entry.cluster = service.cluster;
-            entry.state = StateWord::born(0);
-            entry.last_seen = now;
+            entry.backend = found.slot;
+            entry.state = state;
+            entry.last_seen = now.ticks;
         }
-        there.next_hop = backend.next_hop;
+        there.next_hop = found.next_hop;
+        there.cold = at;
+        start(&mut there, &packet.segment, options.scale);
+        there.window = packet.segment.window;
+        there.timestamp = options.timestamp.unwrap_or(0);
         reply.next_hop = back;
         reply.flags = REVERSE;
-        let frame = SliceFrame(bytes);
-        let scale = window_scale(&frame, packet.tcp_offset, packet.tcp_header_len);
-        start(&mut there, &packet.segment, scale);
-        there.bytes = u64::from(packet.ip_len);
-        there.packets = 1;
-        there.window = packet.segment.window;
+        reply.cold = now.ticks.0;
+        pending.key = wanted.key;
+        pending.born = state.0;
         self.load.pending += 1;
-        self.load.slots[usize::from(slot)].pending += 1;
+        self.load.slots[usize::from(found.slot)].pending += 1;
         self.flows.insert(there.peer_key(), reply);
-        self.flows.insert(*key, there);
-        Ok(there)
-    }
-
-    fn claim(&mut self, tuple: &FlowKey<V4>, backend: &Backend<V4>) -> Result<u16, Stop> {
-        let services = &self.services;
-        let served = |port| services.contains_key(&ServiceKey::tcp(tuple.source, Be16::new(port)));
-        let ports = self.ports.entry(snat_key(tuple)).or_default();
-        let (low, high) = (backend.port_low, backend.port_high);
-        let Some(number) = snat::claim(ports, low, high, ports.cursor.get(), served) else {
-            self.load.refused_snat += 1;
-            return Err(refuse(self.cluster.refuse_snat, Verdict::SnatExhausted));
-        };
-        ports.cursor.set(number.wrapping_add(1));
-        Ok(number)
-    }
-
-    fn choose(&mut self, client: V4, now_ns: u64) -> Option<(u16, bool)> {
-        let key = StickyKey {
-            address: client,
-            cluster: 0,
-            pad: 0,
-        };
-        let mut entry = StickyValue {
-            last_used_ns: now_ns,
-            ..StickyValue::default()
-        };
-        let known = self.sticky.get(&key);
-        if self.cluster.sticky != 0
-            && let Some(slot) = select::sticky(&self.cluster, known, now_ns)
+        self.flows.insert(wanted.key, there);
+        if let Some(place) = at
+            .checked_sub(1)
+            .and_then(|at| self.ring.get_mut(at as usize))
         {
-            self.load.sticky_hits += 1;
-            entry.backend = slot;
-            self.sticky.insert(key, entry);
-            return Some((slot, false));
+            *place = Some(pending);
         }
-        let cursor = self.load.cursor;
-        self.load.cursor = cursor.wrapping_add(1);
-        let slot = select::select(&self.cluster, cursor, |at| self.load.slots[at])?;
-        if self.cluster.sticky != 0 {
-            self.load.sticky_misses += 1;
-            entry.backend = slot;
-            self.sticky.insert(key, entry);
+    }
+
+    /// The next place in the ring plus one; its flow is pushed out.
+    fn take_place(&mut self, now: Now) -> u32 {
+        let len = self.settings.half_open;
+        if len == 0 {
+            return 0;
         }
-        Some((slot, self.cluster.sticky != 0))
+        let at = self.ring_cursor % len;
+        self.ring_cursor = self.ring_cursor.wrapping_add(1);
+        if let Some(old) = self.ring[at as usize] {
+            self.push_out(&old, now);
+        }
+        at + 1
+    }
+
+    fn push_out(&mut self, old: &Pending<V4>, now: Now) {
+        let Some(forward) = self.flows.get(&old.key).copied() else {
+            return;
+        };
+        let word = forward.state;
+        if word.phase() != Phase::HalfOpen || !word.is_same_flow(StateWord(old.born)) {
+            return;
+        }
+        let reverse_key = forward.peer_key();
+        let Some(reverse) = self.flows.get(&reverse_key).copied() else {
+            return;
+        };
+        let mut pair = Pair {
+            key: old.key,
+            reverse_key,
+            forward,
+            reverse,
+        };
+        pair.set(word.with_phase(Phase::Dead));
+        pair.forward.last_seen = now.ticks;
+        self.put(&pair);
+        self.close(&pair, Count::DropPending, Reason::PushedOut, now);
+        self.load.pushed_out += 1;
+        if self.load.resting > self.cluster.resting / 4 {
+            self.delete(&old.key, false);
+        }
     }
 
     /// Number of the next hop towards a client.
     pub(super) fn next_hop(&mut self, to: V4) -> Result<u16, Verdict> {
-        let hop = (self.route)(to)?;
+        let hop = (self.route)(self.net, to)?;
         let known = self.next_hops.iter().find(|(_, known)| **known == hop);
         if let Some((id, _)) = known {
             return Ok(*id);
@@ -178,6 +198,36 @@ impl Datapath {
         Ok(id)
     }
 }
+
+/// A place in the ring that is nobody's.
+const NO_PENDING: Pending<V4> = Pending {
+    key: ocs_lb_common::abi::FlowKey {
+        source: V4([0; 4]),
+        destination: V4([0; 4]),
+        source_port: ocs_lb_common::address::Be16([0; 2]),
+        destination_port: ocs_lb_common::address::Be16([0; 2]),
+        proto: 0,
+        pad: 0,
+        pad2: 0,
+    },
+    born: 0,
+    sent: ocs_lb_common::ticks::Ticks(0),
+    birth: ocs_lb_common::ticks::Ticks(0),
+    isn: 0,
+    window: 0,
+    tos: 0,
+    flags: 0,
+    options_len: 0,
+    retries: 0,
+    early: 0,
+    has_data: 0,
+    moves: 0,
+    scale: 0,
+    timestamp_at: 0,
+    pad: [0; 5],
+    tried: [0; TRIED],
+    options: [0; OPTIONS],
+};
 
 const fn refuse(action: u8, verdict: Verdict) -> Stop {
     if action == RefuseAction::Reset as u8 {

@@ -15,6 +15,7 @@ pub mod relay;
 pub mod server;
 pub mod tcp;
 pub mod topology;
+pub mod vm;
 
 /// The twelve ports of the seed.
 pub const PORTS: [u16; 12] = [

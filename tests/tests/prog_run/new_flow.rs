@@ -88,6 +88,7 @@ fn a_backend_without_sticky_loses_its_clients() {
         .expect("a write");
     let second = scene.syn((CLIENT.0, 41_000));
     assert_eq!(second.backend.0, BACKENDS[1]);
+    scene.handshake(&second);
     assert_eq!(
         scene.world.sticky(CLIENT.0).map(|entry| entry.backend),
         Some(1)
@@ -168,7 +169,7 @@ fn refusals() {
         plan.reweigh();
         let mut scene = Scene::of(&plan);
         for n in 0..before {
-            scene.syn(client(n));
+            scene.open(client(n));
         }
         let outcome = scene.wan(&syn(client(200)));
         assert_eq!(outcome.verdict, wanted, "{name}");
@@ -180,7 +181,7 @@ fn refusals() {
         );
         assert_eq!(is_reset(&outcome), answered, "{name}");
         assert_eq!(refused(&scene), 1, "{name}");
-        assert_eq!(scene.held(), (u32::from(before), 0), "{name}");
+        assert_eq!(scene.held(), (0, u32::from(before)), "{name}");
         assert_eq!(scene.entries(), 2 * usize::from(before), "{name}");
     }
 }

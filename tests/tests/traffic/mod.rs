@@ -93,7 +93,14 @@ impl Traffic {
         if self.known.is_empty() {
             return (false, self.opening());
         }
-        let key = self.known[self.random.below(self.known.len())];
+        // Most connections met so far are over: a few tries find one that is not.
+        let mut key = self.known[self.random.below(self.known.len())];
+        for _ in 0..8 {
+            if flows.contains_key(&key) {
+                break;
+            }
+            key = self.known[self.random.below(self.known.len())];
+        }
         let Some(forward) = flows.get(&key) else {
             return (false, self.stray());
         };

@@ -1,0 +1,128 @@
+//! Checks against real listeners on loopback.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use super::*;
+
+fn target(cluster: u16, backend: u16, port: u16) -> Target {
+    Target {
+        cluster,
+        backend,
+        name: format!("c{cluster}/b{backend}"),
+        address: Ipv4Addr::LOCALHOST.into(),
+        check: Check {
+            port,
+            interval: Duration::from_millis(10),
+            fast_interval: None,
+            down_interval: None,
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            observe: false,
+        },
+        source: None,
+        ports: (20400, 20499),
+    }
+}
+
+#[test]
+fn a_server_of_several_clusters_is_checked_once() {
+    let mut slower = target(2, 0, 1);
+    slower.check.interval = Duration::from_secs(9);
+    let mut elsewhere = target(3, 0, 1);
+    elsewhere.source = Some(Ipv4Addr::LOCALHOST.into());
+    let groups = group(vec![
+        target(0, 0, 1),
+        target(0, 1, 2),
+        target(1, 4, 1),
+        slower,
+        elsewhere,
+    ]);
+    let names: Vec<Vec<_>> = groups
+        .iter()
+        .map(|group| group.iter().map(|t| t.name.as_str()).collect())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            vec!["c0/b0", "c1/b4"],
+            vec!["c0/b1"],
+            vec!["c2/b0"],
+            vec!["c3/b0"]
+        ]
+    );
+}
+
+#[tokio::test]
+async fn facts_follow_the_server() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    let (sender, mut facts) = mpsc::channel(16);
+    let cancel = CancellationToken::new();
+    let targets = vec![target(0, 1, port), target(7, 2, port)];
+    let mut tasks = spawn(targets, sender, cancel.clone()).tasks;
+    assert_eq!(tasks.len(), 1);
+
+    let (a, b) = (facts.recv().await.unwrap(), facts.recv().await.unwrap());
+    assert_eq!((a.cluster, a.backend, b.cluster, b.backend), (0, 1, 7, 2));
+    assert_eq!(
+        (a.healthy, a.transition, a.status.as_str()),
+        (true, false, "UP")
+    );
+    assert_eq!((&a.result, a.duration), (&CheckResult::Ok, b.duration));
+
+    drop(server);
+    let down = loop {
+        let fact = facts.recv().await.unwrap();
+        if fact.transition {
+            break fact;
+        }
+    };
+    assert_eq!((down.healthy, down.status.as_str()), (false, "DOWN"));
+    assert_eq!(down.result, CheckResult::Refused);
+
+    cancel.cancel();
+    while tasks.join_next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn live_failures_take_a_backend_down() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    let (sender, mut facts) = mpsc::channel(16);
+    let cancel = CancellationToken::new();
+    let mut observed = target(0, 1, port);
+    observed.check.observe = true;
+    observed.check.interval = Duration::from_secs(60);
+    let deaf = Target {
+        backend: 2,
+        check: Check {
+            observe: false,
+            ..observed.check
+        },
+        ..observed.clone()
+    };
+    let mut checks = spawn(vec![observed, deaf], sender, cancel.clone());
+    let first = facts.recv().await.unwrap();
+    assert_eq!((first.backend, first.healthy), (1, true));
+    checks.observers.observe(0, 2, 3);
+    checks.observers.observe(0, 1, 2);
+    checks.observers.observe(0, 1, 1);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let fact = facts.recv().await.unwrap();
+        assert_eq!((fact.backend, fact.result.label()), (1, "observed"));
+        seen.push((fact.healthy, fact.transition));
+    }
+    assert_eq!(seen, [(true, false), (true, false), (false, true)]);
+    cancel.cancel();
+    while checks.tasks.join_next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn ends_when_nobody_listens() {
+    let (sender, facts) = mpsc::channel(1);
+    drop(facts);
+    let mut tasks = spawn(vec![target(0, 0, 1)], sender, CancellationToken::new()).tasks;
+    while tasks.join_next().await.is_some() {}
+}
