@@ -1,8 +1,8 @@
 //! One client tuple that comes again and again. About 5 s.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr};
-use std::time::Duration;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use ocs_lb_test_support::netns::Namespace;
 use ocs_lb_test_support::tcp;
@@ -52,9 +52,21 @@ fn serve(namespace: &Namespace, address: Ipv4Addr) {
     }
 }
 
+/// Connects once the client's last socket is gone: its FIN may wait for its
+/// ACK, for less than a retransmission takes.
+fn connect(source: Ipv4Addr, to: SocketAddr) -> std::io::Result<(TcpStream, Duration)> {
+    let end = Instant::now() + Duration::from_millis(150);
+    loop {
+        match tcp::connect((source, PORT), to) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable && Instant::now() < end => {}
+            done => return done,
+        }
+    }
+}
+
 /// One connection; how long its connect took.
 fn once(end: End, source: Ipv4Addr, to: SocketAddr) -> std::io::Result<Duration> {
-    let (mut stream, took) = tcp::connect((source, PORT), to)?;
+    let (mut stream, took) = connect(source, to)?;
     let mut byte = [0];
     stream.read_exact(&mut byte)?;
     match end {
