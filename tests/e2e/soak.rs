@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ocs_lb_test_support::topology::vip;
 
 use crate::churn::{Churn, both_ways, churn, http_config, nginx};
-use crate::flood::under_flood;
+use crate::flood::{Wanted, under_flood};
 use crate::peers::has;
 use crate::tuple::reconnects;
 use crate::unattended::stopped;
@@ -114,6 +114,10 @@ fn ten_thousand_reconnects_of_each_kind() {
 #[ignore = "needs root"]
 fn half_a_minute_of_flood() {
     if minutes().is_some() {
-        under_flood(Duration::from_secs(30));
+        let wanted = Wanted {
+            served: 0.99,
+            echo: Duration::from_secs(2),
+        };
+        under_flood(Duration::from_secs(30), &wanted);
     }
 }
