@@ -10,6 +10,9 @@ mod kind {
     pub const TIMESTAMP: u8 = 8;
 }
 
+/// Length of a window scale option in bytes.
+const SCALE_LEN: usize = 3;
+
 /// Length of a timestamp option in bytes.
 const TIMESTAMP_LEN: usize = 10;
 
@@ -70,12 +73,13 @@ pub fn syn_options(frame: &impl Frame, tcp_offset: usize, header_len: usize) -> 
             at += 1;
             continue;
         }
-        if *kind == kind::WINDOW_SCALE {
-            options.scale = if *value > 14 { 14 } else { *value };
-        }
         let len = *len as usize;
-        if !(2..=40).contains(&len) {
+        // What follows the header is data.
+        if !(2..=40).contains(&len) || at + len > end {
             break;
+        }
+        if *kind == kind::WINDOW_SCALE && len == SCALE_LEN {
+            options.scale = if *value > 14 { 14 } else { *value };
         }
         if *kind == kind::TIMESTAMP && len == TIMESTAMP_LEN {
             options.timestamp_at = at;
@@ -84,7 +88,6 @@ pub fn syn_options(frame: &impl Frame, tcp_offset: usize, header_len: usize) -> 
     }
     let at = options.timestamp_at;
     if at != 0
-        && at + TIMESTAMP_LEN <= end
         && let Some([_, _, value @ ..]) = frame.at::<6>(at)
     {
         options.timestamp = Some(u32::from_be_bytes(*value));
@@ -144,6 +147,20 @@ mod tests {
         syn[21] = 0;
         let broken = "an option of length 0";
         assert_eq!(read(&mut syn, 40), SynOptions::default(), "{broken}");
+    }
+
+    /// Linux ignores such an option, and so must the window's arithmetic.
+    #[test]
+    fn an_option_ends_with_its_header_and_has_its_length() {
+        let mut syn = SYN;
+        let read = |bytes: &mut [u8], len| syn_options(&SliceFrame(bytes), 0, len);
+        assert_eq!(read(&mut syn, 36).scale, 0, "it would lie in the data");
+        assert_eq!(read(&mut syn, 32), SynOptions::default(), "cut short");
+        syn[36..40].copy_from_slice(&[3, 4, 7, 0]);
+        assert_eq!(read(&mut syn, 40).scale, 0, "of a wrong length");
+        syn[20..32].copy_from_slice(&[8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 8, 10]);
+        let first = read(&mut syn, 32);
+        assert_eq!((first.timestamp, first.timestamp_at), (Some(9), 20));
     }
 
     #[test]

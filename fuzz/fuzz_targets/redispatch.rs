@@ -1,0 +1,4 @@
+//! libFuzzer's entry.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ocs_lb_fuzz_targets::redispatch::run(bytes));
