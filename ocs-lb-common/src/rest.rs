@@ -151,7 +151,9 @@ pub fn reuse(record: &Record, opening: &Opening) -> Reuse {
     match word.phase() {
         Phase::Closed | Phase::Reset | Phase::Dead => {}
         // It has answered long enough; no sweep came by.
-        Phase::Killed if record.age >= KILLED_SERVE => return Reuse::Rested,
+        Phase::Killed if record.age >= KILLED_SERVE && record.age >= needed(word) => {
+            return Reuse::Rested;
+        }
         // Live, being deleted, or still telling its peers that it is over.
         _ => return Reuse::No,
     }
@@ -326,6 +328,15 @@ mod tests {
         let opening = Opening::default();
         assert_eq!(reuse(&record(KILLED_SERVE - 1), &opening), Reuse::No);
         assert_eq!(reuse(&record(KILLED_SERVE), &opening), Reuse::Rested);
+        let untold = Record {
+            word: LIVE.with_phase(Phase::Killed),
+            ..record(KILLED_SERVE)
+        };
+        assert_eq!(
+            reuse(&untold, &opening),
+            Reuse::No,
+            "its server knows nothing"
+        );
     }
 
     #[test]

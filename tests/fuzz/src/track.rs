@@ -290,7 +290,7 @@ impl Life {
                     }
                     Reuse::No => continue,
                 }
-                let over = [Phase::Closed, Phase::Reset, Phase::Dead];
+                let over = [Phase::Closed, Phase::Reset, Phase::Dead, Phase::Killed];
                 assert!(over.contains(&record.word.phase()), "{record:?}");
             }
         }
