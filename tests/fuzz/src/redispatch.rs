@@ -109,7 +109,8 @@ fn written(pending: &Pending<V4>, missing: usize) {
     let _ = options_ipv4(pending, read.timestamp.unwrap_or(0));
     Parts::ipv4(&packet).check(&frame);
     assert_eq!(frame[54..], pending.options[..options]);
-    assert_eq!(frame[..14], [0xee; 14], "the Ethernet header is another's");
+    assert_eq!(frame[..12], [0xee; 12], "the MAC addresses are another's");
+    assert_eq!(frame[12..14], [8, 0], "IPv4");
     // Too short a frame is noticed.
     frame.truncate(len.saturating_sub(missing));
     let whole = write_ipv4(&mut SliceFrame(&mut frame), pending).is_some();
