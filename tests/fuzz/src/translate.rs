@@ -43,7 +43,7 @@ pub fn run(bytes: &[u8]) {
 
 /// Where a family's fields lie.
 struct Layout<A> {
-    parse: fn(&mut [u8]) -> Result<Packet<A>, Odd<A>>,
+    parse: Parse<A>,
     parts: fn(&Packet<A>) -> Parts,
     addresses: usize,
     ttl: usize,
@@ -106,6 +106,9 @@ fn one_way<A: Translate>(frame: &mut [u8], to: &FlowKey<A>, flow: &Flow<A>, layo
             || fields.iter().flatten().any(|f| (*f..f + 2).contains(&at))
     });
 }
+
+/// Bytes of one family to a packet.
+type Parse<A> = fn(&mut [u8]) -> Result<Packet<A>, Odd<A>>;
 
 /// Makes a packet its own answer; sums do not notice.
 fn swap_ends<A: Address>(frame: &mut [u8], layout: &Layout<A>) {
