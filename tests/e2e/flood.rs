@@ -227,21 +227,24 @@ fn capacity(world: &World, macs: [[u8; 6]; 2]) -> f64 {
     forwarded
 }
 
-/// What new connections must be spared, and how long an echo may take.
+/// How hard the flood is, what new connections must be spared, and how long an
+/// echo may take.
 pub struct Wanted {
+    /// SYNs a second at most; half of what goes through where that is less.
+    pub rate: f64,
     /// Share of new connections that are served.
     pub served: f64,
     /// Slowest echo of a held connection.
     pub echo: Duration,
 }
 
-/// A flood for so long at half of what goes through.
+/// A flood for so long.
 pub fn under_flood(time: Duration, wanted: &Wanted) {
     let world = World::new(&config([1, 1], "    check: {port: 5061}"));
     let clients = world.topology.clients.clone();
     let mac = |namespace: &Namespace| namespace.block_on(|| link::mac("eth0")).expect("a MAC");
     let macs = [mac(&clients), mac(&world.topology.lb)];
-    let rate = capacity(&world, macs) / 2.0;
+    let rate = (capacity(&world, macs) / 2.0).min(wanted.rate);
     let far_end = far_clients(&world);
     let over = Arc::new(AtomicBool::new(false));
     let (ready, is_ready) = std::sync::mpsc::channel();
@@ -311,11 +314,13 @@ pub fn under_flood(time: Duration, wanted: &Wanted) {
 #[test]
 #[ignore = "needs root"]
 fn clients_are_served_during_a_flood() {
-    // Machines that test changes are small and shared: here nothing may break,
-    // and the full measure is that of the long runs.
+    // On two cores the flood's own senders and the answers to it fill the
+    // links before the balancer: here the rate leaves them room, the full one is
+    // that of the long runs.
     let wanted = Wanted {
-        served: 0.95,
-        echo: Duration::from_secs(4),
+        rate: 5_000.0,
+        served: 0.97,
+        echo: Duration::from_secs(3),
     };
     under_flood(Duration::from_secs(10), &wanted);
 }

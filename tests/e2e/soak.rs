@@ -115,6 +115,7 @@ fn ten_thousand_reconnects_of_each_kind() {
 fn half_a_minute_of_flood() {
     if minutes().is_some() {
         let wanted = Wanted {
+            rate: f64::INFINITY,
             served: 0.99,
             echo: Duration::from_secs(2),
         };
