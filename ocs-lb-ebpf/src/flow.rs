@@ -283,7 +283,7 @@ fn turn<A: Family>(
         Step::Gone => return Some(Next::Open),
     };
     if matches!(what, Count::Promote)
-        && let Some(next) = over_limit(pair, word, cluster, now)
+        && let Some(next) = over_limit(pair, cluster, now)
     {
         return Some(next);
     }
@@ -297,12 +297,7 @@ fn turn<A: Family>(
 /// A flow that would become live where the cluster is full: its client waits
 /// or is refused.
 #[inline(always)]
-fn over_limit<A: Family>(
-    pair: &mut Pair<A>,
-    word: StateWord,
-    cluster: &Cluster,
-    now: Now,
-) -> Option<Next> {
+fn over_limit<A: Family>(pair: &Pair<A>, cluster: &Cluster, now: Now) -> Option<Next> {
     let id = pair.forward.cluster;
     let load = count::load(id)?;
     if select::promotes(count::held(load), cluster.max_connections) {
@@ -312,11 +307,7 @@ fn over_limit<A: Family>(
     unsafe { add_u64(&raw mut (*load).refused_limit, 1) };
     event::refused(Reason::Limit, id, &pair.key, now.ticks);
     if cluster.refuse_limit == RefuseAction::Reset as u8 {
-        // The server holds a connection, and is told as well.
-        return Some(match kill::kill(pair, word, Reason::Limit, now) {
-            Some(_) => answer(pair, Direction::Forward),
-            None => Next::Again,
-        });
+        return Some(answer(pair, Direction::Forward));
     }
     Some(Verdict::Limit.into())
 }

@@ -25,35 +25,37 @@ pub fn kill<A: Family>(
     reason: Reason,
     now: Now,
 ) -> Option<bool> {
-    // Before the end, as it says whether the server will be told.
-    let record = A::kills().reserve(0);
-    let told = if record.is_some() { StateWord::TOLD } else { 0 };
-    if !pair.swap(word, word.with_phase(Phase::Killed).with(told)) {
-        if let Some(record) = record {
-            record.discard(0);
+    let held_before = held(word.phase());
+    let killed = word.with_phase(Phase::Killed);
+    // Reserved before the end, as it says whether the server will be told.
+    let told = match A::kills().reserve(0) {
+        Some(mut record) => {
+            if !pair.swap(word, killed.with(StateWord::TOLD)) {
+                record.discard(0);
+                return None;
+            }
+            // SAFETY: the record is large enough, and every field is written.
+            let kill: &mut Kill<A> = unsafe { &mut *record.as_mut_ptr() };
+            kill.client = pair.key;
+            kill.backend = pair.tuple();
+            kill.client_seq = pair.forward.seq_end;
+            kill.backend_seq = pair.reverse.seq_end;
+            kill.backend_hop = pair.forward.next_hop;
+            kill.client_hop = pair.reverse.next_hop;
+            kill.cluster = pair.forward.cluster;
+            kill.slot = pair.forward.backend;
+            kill.reason = number(reason);
+            kill.pad = [0; 7];
+            record.submit(0);
+            true
         }
-        return None;
-    }
+        None if pair.swap(word, killed) => false,
+        None => return None,
+    };
     // From here on this is the time of the end.
     pair.forward.last_seen = now.ticks;
-    pair.close(held(word.phase()), reason, now);
-    let Some(mut record) = record else {
-        return Some(false);
-    };
-    // SAFETY: the record is large enough, and every field is written.
-    let kill: &mut Kill<A> = unsafe { &mut *record.as_mut_ptr() };
-    kill.client = pair.key;
-    kill.backend = pair.tuple();
-    kill.client_seq = pair.forward.seq_end;
-    kill.backend_seq = pair.reverse.seq_end;
-    kill.backend_hop = pair.forward.next_hop;
-    kill.client_hop = pair.reverse.next_hop;
-    kill.cluster = pair.forward.cluster;
-    kill.slot = pair.forward.backend;
-    kill.reason = number(reason);
-    kill.pad = [0; 7];
-    record.submit(0);
-    Some(true)
+    pair.close(held_before, reason, now);
+    Some(told)
 }
 
 #[inline(always)]

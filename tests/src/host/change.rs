@@ -174,7 +174,6 @@ impl Datapath {
         if what == Count::Promote && !select::promotes(self.held(), self.cluster.max_connections) {
             self.load.refused_limit += 1;
             return if self.cluster.refuse_limit == RefuseAction::Reset as u8 {
-                self.kill(pair, Reason::Limit, now);
                 Next::Answer(back)
             } else {
                 Verdict::Limit.into()
