@@ -10,7 +10,7 @@ macro_rules! verdicts {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $kind:ident, $label:literal;)*) => {
         /// The end of a packet's way through the datapath.
         #[repr(u8)]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Verdict {
             $($(#[$doc])* $name = $number,)*
         }

@@ -118,6 +118,7 @@ fn half_a_minute_of_flood() {
             rate: f64::INFINITY,
             served: 0.99,
             echo: Duration::from_secs(2),
+            beside: true,
         };
         under_flood(Duration::from_secs(30), &wanted);
     }

@@ -169,19 +169,38 @@ impl World {
     /// The kernel's, or when not exactly one verdict was counted.
     pub fn run(&mut self, ifindex: u32, frame: &[u8]) -> Result<Outcome> {
         let (action, bytes) = self.run_uncounted(ifindex, frame)?;
-        let slot = if ifindex == self.net.wan { 0 } else { 1 };
+        let slot = self.slot(ifindex);
+        let found = self.counted(slot)?;
+        let [(verdict, 1)] = found[..] else {
+            anyhow::bail!("counted {found:?} for one frame");
+        };
+        Ok(Outcome {
+            action,
+            verdict,
+            bytes,
+        })
+    }
+
+    /// Index of an interface's counters.
+    pub const fn slot(&self, ifindex: u32) -> u32 {
+        if ifindex == self.net.wan { 0 } else { 1 }
+    }
+
+    /// What was counted on an interface's slot since the last call, in the
+    /// order of the verdicts.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn counted(&mut self, slot: u32) -> Result<Vec<(Verdict, u64)>> {
         let mut found = Vec::new();
         for verdict in Verdict::ALL {
             let now = self.counter(slot, *verdict)?;
             let before = self.counted.insert((slot, *verdict), now).unwrap_or(0);
-            found.extend((before..now).map(|_| *verdict));
+            if now != before {
+                found.push((*verdict, now.wrapping_sub(before)));
+            }
         }
-        ensure!(found.len() == 1, "counted {found:?} for one frame");
-        Ok(Outcome {
-            action,
-            verdict: found[0],
-            bytes,
-        })
+        Ok(found)
     }
 
     /// The same without a look at the counters: what the program returned, and

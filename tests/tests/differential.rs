@@ -3,7 +3,7 @@
 
 mod traffic;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use ocs_lb::datapath::load::Clock;
@@ -12,6 +12,7 @@ use ocs_lb_common::address::V4;
 use ocs_lb_common::track::StateWord;
 use ocs_lb_common::verdict::{Kind, Verdict};
 use ocs_lb_tests::host::Datapath;
+use ocs_lb_tests::kmsg::KernelLog;
 use ocs_lb_tests::net::{GATEWAY_MAC, LAN_MAC, Net, WAN_MAC, backend_mac};
 use ocs_lb_tests::packet::{dump, verify};
 use ocs_lb_tests::plan::{BACKENDS, Plan};
@@ -25,6 +26,8 @@ const FRAMES: usize = 200_000;
 const STEP: u64 = 7_000_000;
 /// Frames from one sweep to the next.
 const SWEEP_EVERY: u64 = 200;
+/// Frames from one look at the counters to the next.
+const LOOK_EVERY: u64 = 100;
 /// `OCS_LB_SEED` asks for another one.
 const SEED: u64 = 5061;
 
@@ -87,6 +90,8 @@ fn host_and_kernel_agree() {
     let mut now: u64 = 1 << 40;
     let mut traffic = Traffic::new(seed);
     let mut met: HashMap<Verdict, u64> = HashMap::new();
+    let mut tally: [BTreeMap<Verdict, u64>; 2] = Default::default();
+    let mut kernel = KernelLog::listen().expect("the kernel's log");
     let start = Instant::now();
     for at in 0..frames {
         let (from_lan, frame) = traffic.next(&host.flows);
@@ -94,26 +99,35 @@ fn host_and_kernel_agree() {
         now += STEP;
         world.set_time(now).expect("the time is set");
         let expected = host.run(ifindex, &frame, now);
-        let outcome = world.run(ifindex, &frame).expect("a run");
+        let (action, bytes) = world.run_uncounted(ifindex, &frame).expect("a run");
+        let verdict = expected.verdict;
         assert!(
-            outcome == expected,
-            "frame {at} of seed {seed}:\n{}kernel {:?} {:?}\n{}host {:?} {:?}\n{}",
+            (action, &bytes) == (expected.action, &expected.bytes),
+            "frame {at} of seed {seed}, {verdict:?}:\n{}kernel {action:?}\n{}host {:?}\n{}",
             dump(&frame),
-            outcome.verdict,
-            outcome.action,
-            dump(&outcome.bytes),
-            expected.verdict,
+            dump(&bytes),
             expected.action,
             dump(&expected.bytes)
         );
-        let kind = outcome.verdict.kind();
-        if kind == Kind::Pass {
-            assert_eq!(outcome.bytes, frame, "frame {at}: passed, but changed");
+        match verdict.kind() {
+            Kind::Pass => assert_eq!(bytes, frame, "frame {at}: passed, but changed"),
+            Kind::Forward if verify(&frame).is_ok() => {
+                assert_eq!(verify(&bytes), Ok(()), "frame {at} of seed {seed}");
+            }
+            _ => {}
         }
-        if kind == Kind::Forward && verify(&frame).is_ok() {
-            assert_eq!(verify(&outcome.bytes), Ok(()), "frame {at} of seed {seed}");
+        *met.entry(verdict).or_default() += 1;
+        *tally[world.slot(ifindex) as usize]
+            .entry(verdict)
+            .or_default() += 1;
+        if at % LOOK_EVERY == 0 || at == frames - 1 {
+            for (slot, tally) in tally.iter_mut().enumerate() {
+                let counted = world.counted(slot as u32).expect("counters");
+                let expected: Vec<_> = std::mem::take(tally).into_iter().collect();
+                assert_eq!(counted, expected, "counted up to frame {at} of seed {seed}");
+            }
+            kernel.check().expect("no warning");
         }
-        *met.entry(outcome.verdict).or_default() += 1;
         if at % SWEEP_EVERY == 0 {
             host.sweep(now);
             world.sweep().expect("a sweep");

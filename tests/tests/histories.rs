@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use ocs_lb::datapath::load::Clock;
 use ocs_lb_tests::history::{Step, comparable, live, plan, shrink};
+use ocs_lb_tests::kmsg::KernelLog;
 use ocs_lb_tests::net::Net;
 use ocs_lb_tests::packet::dump;
 use ocs_lb_tests::prog::World;
@@ -74,6 +75,7 @@ fn the_program_does_the_same() {
     );
     println!("OCS_LB_SEED={seed} OCS_LB_HISTORIES={count}");
     let mut world = World::at(&plan(), Clock::Test).expect("a world");
+    let mut kernel = KernelLog::listen().expect("the kernel's log");
     let net = world.net;
     let start = Instant::now();
     let mut steps = 0u64;
@@ -121,6 +123,7 @@ fn the_program_does_the_same() {
             comparable(&history.host.flows),
             "history {seed}"
         );
+        kernel.check().expect("no warning");
     }
     println!(
         "{count} histories, {steps} steps, {:.1} s",

@@ -7,7 +7,7 @@ use anyhow::bail;
 use crate::{host, setup};
 
 /// Name of a measure and the program that makes it.
-const BENCHES: [(&str, &str); 1] = [("packet", "bench-packet")];
+const BENCHES: [(&str, &str); 2] = [("packet", "bench-packet"), ("alloc", "bench-alloc")];
 
 /// Runs the named measures, or all.
 ///

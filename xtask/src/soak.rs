@@ -4,6 +4,9 @@ use std::time::Instant;
 
 use crate::{host, setup};
 
+/// Random frames through the loaded program and the host's model.
+const FRAMES: u32 = 10_000_000;
+
 /// Runs them, as root, each of the longest for so many minutes.
 ///
 /// # Errors
@@ -24,6 +27,11 @@ pub fn soak(minutes: u64) -> anyhow::Result<()> {
             .args(["--nocapture", "soak::"])
             .env("OCS_LB_SOAK", "1")
             .env("OCS_LB_SOAK_MINUTES", minutes.to_string()),
+    )?;
+    host::run(
+        host::cargo(&["test", "--quiet", "--package", "ocs-lb-tests"])
+            .args(["--test", "differential", "--", "--ignored", "--nocapture"])
+            .env("OCS_LB_FRAMES", FRAMES.to_string()),
     )?;
     println!("soak: all passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())

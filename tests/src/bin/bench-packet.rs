@@ -6,14 +6,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, MapData, ProgramArray};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, MapData};
 use clap::Parser as _;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::{Pid, Uid};
-use ocs_lb::datapath::{floor, load};
+use ocs_lb::datapath::load;
 use ocs_lb_common::abi::{Flow, FlowKey, NextHop, REVERSE};
 use ocs_lb_common::address::V4;
 use ocs_lb_common::ticks::Ticks;
@@ -22,15 +18,14 @@ use ocs_lb_common::translate::pair;
 use ocs_lb_tests::net::{GATEWAY_MAC, WAN_MAC, backend_mac};
 use ocs_lb_tests::packet::{End, Frame, flag};
 use ocs_lb_tests::plan::{BACKENDS, Plan, SERVICE, SNAT};
-use ocs_lb_tests::prog::{Action, World, key};
+use ocs_lb_tests::prog::{World, key};
 use ocs_lb_tests::random::Random;
+use ocs_lb_tests::repeat::{FRAME, FRAMES, Repeat, median, pin};
 
 /// Flows at once.
-const SIZES: [usize; 3] = [1, 1024, 65_536];
+const SIZES: [usize; 3] = [1, 1024, FRAMES];
 /// Both directions of the most flows.
 const ENTRIES: u32 = 131_072;
-/// Bytes of a frame.
-const FRAME: usize = 60;
 /// Next hops of both directions.
 const HOPS: [u16; 2] = [1, 2];
 
@@ -60,23 +55,13 @@ struct Row {
 
 struct Bench {
     world: World,
-    floor: Ebpf,
-    frames: Array<MapData, [u8; 64]>,
-    turn: Array<MapData, [u32; 2]>,
-    target: ProgramArray<MapData>,
+    repeat: Repeat,
     floor_flows: HashMap<MapData, FlowKey<V4>, Flow<V4>>,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if !Uid::effective().is_root() {
-        eprintln!("bench packet needs root: it loads eBPF programs");
-        std::process::exit(1);
-    }
-    let mut cpus = CpuSet::new();
-    cpus.set(arguments.cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &cpus).context("pinning to one CPU")?;
-
+    pin("packet", arguments.cpu)?;
     let mut bench = Bench::new()?;
     let mut rows = Vec::new();
     for flows in SIZES {
@@ -130,17 +115,11 @@ impl Bench {
             };
             world.loaded.maps.next_hops.set(u32::from(id), hop, 0)?;
         }
-        let mut floor = EbpfLoader::new().load(floor::OBJECT)?;
-        for name in ["empty", "floor", "outer"] {
-            program(&mut floor, name)?.load()?;
-        }
-        let mut take = |name: &'static str| floor.take_map(name).context(name);
+        let mut repeat = Repeat::new()?;
+        let flows = repeat.floor.take_map("FLOOR_FLOWS");
         Ok(Self {
-            frames: take("FRAMES")?.try_into()?,
-            turn: take("TURN")?.try_into()?,
-            target: take("TARGET")?.try_into()?,
-            floor_flows: take("FLOOR_FLOWS")?.try_into()?,
-            floor,
+            floor_flows: flows.context("FLOOR_FLOWS")?.try_into()?,
+            repeat,
             world,
         })
     }
@@ -171,7 +150,7 @@ impl Bench {
     fn prepare(&mut self, tuples: &[[(End, End); 2]], reply: bool) -> Result<()> {
         let mut order: Vec<usize> = (0..tuples.len()).collect();
         Random::new(tuples.len() as u64).shuffle(&mut order);
-        for (at, flow) in order.into_iter().enumerate() {
+        self.repeat.prepare(order.into_iter().map(|flow| {
             let [client, backend] = tuples[flow];
             let (source, destination) = if reply {
                 (backend.1, backend.0)
@@ -180,12 +159,8 @@ impl Bench {
             };
             let mut frame = Frame::tcp(source, destination, flag::ACK).numbers(1, 1);
             frame.padding = FRAME - 54;
-            let mut prepared = [0; 64];
-            prepared[..FRAME].copy_from_slice(&frame.bytes());
-            self.frames.set(at as u32, prepared, 0)?;
-        }
-        self.turn.set(0, [0, tuples.len() as u32 - 1], 0)?;
-        Ok(())
+            frame.bytes()
+        }))
     }
 
     /// The medians, measured in turns so that the machine's moods meet all.
@@ -203,38 +178,16 @@ impl Bench {
     }
 
     fn once(&mut self, name: &str, packets: u32) -> Result<f64> {
-        let fd = if name == "ours" {
+        let target = if name == "ours" {
             load::xdp(&mut self.world.loaded.ebpf)?.fd()?.try_clone()?
         } else {
-            program(&mut self.floor, name)?.fd()?.try_clone()?
+            self.repeat.program(name)?
         };
-        self.target.set(0, &fd, 0)?;
-        let context: Vec<u8> = [0, FRAME as u32, 0, self.world.net.wan, 0, 0]
-            .into_iter()
-            .flat_map(u32::to_ne_bytes)
-            .collect();
-        let result = program(&mut self.floor, "outer")?.test_run(TestRunOptions {
-            data_in: Some(&[0; FRAME]),
-            ctx_in: Some(&context),
-            repeat: packets,
-            ..TestRunOptions::new()
-        })?;
-        let action = Action::from_code(result.return_value);
-        ensure!(action == Action::Tx, "{name} ended with {action:?}");
-        Ok(result.duration.as_nanos() as f64)
+        let wan = self.world.net.wan;
+        self.repeat
+            .run(&target, wan, packets)
+            .context(name.to_owned())
     }
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program = ebpf
-        .program_mut(name)
-        .with_context(|| format!("program {name}"))?;
-    Ok(program.try_into()?)
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
 }
 
 fn print(rows: &[Row]) {
