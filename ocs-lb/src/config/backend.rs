@@ -1,5 +1,7 @@
 //! The servers of a cluster.
 
+use ocs_lb_common::abi::MAX_BACKENDS;
+
 use super::access::Fields;
 use super::address::{address, port};
 use super::check::{PartialCheck, check};
@@ -7,9 +9,6 @@ use super::problem::{Place, Report};
 use super::tree::{Node, overlay};
 use super::value::{boolean, name, number};
 use crate::model::Backend;
-
-/// Backends of one cluster; the slot is a byte in the datapath.
-pub(super) const MAX_BACKENDS: usize = 256;
 
 const KEYS: [&str; 8] = [
     "name",
@@ -80,6 +79,7 @@ fn backend(node: &Node, cluster: Fields<'_>, report: &mut Report<'_>) -> Option<
             weight: weight.unwrap_or(1),
             backup: backup.unwrap_or(false),
             check: None,
+            retired: false,
         },
     })
 }

@@ -4,16 +4,16 @@ use super::access::Fields;
 use super::address::{ports, vip};
 use super::backend::{self, backends};
 use super::policy::{
-    REDISPATCH_AFTER, STICKY, SnatPlaces, on_backend_down, persist, redispatch_after, refuse, snat,
-    sticky, timeouts,
+    REDISPATCH_AFTER, STICKY, SnatPlaces, on_backend_down, on_backend_removed, persist,
+    redispatch_after, refuse, snat, sticky, timeouts,
 };
 use super::problem::{Place, Report};
 use super::tree::Node;
 use super::value::{name, number, word};
 use super::{check, gate};
-use crate::model::{Balance, Cluster, Persist, Port, Snat, Unknown, Unserved};
+use crate::model::{Balance, Cluster, Persist, Port, RemovedAction, Snat, Unknown, Unserved};
 
-const OWN_KEYS: [&str; 16] = [
+const OWN_KEYS: [&str; 17] = [
     "name",
     "vips",
     "ports",
@@ -28,6 +28,7 @@ const OWN_KEYS: [&str; 16] = [
     "redispatch_after",
     "persist",
     "on_backend_down",
+    "on_backend_removed",
     "check",
     "backends",
 ];
@@ -126,7 +127,11 @@ pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Op
             .value("persist", report, persist)
             .unwrap_or(Persist::Redispatch),
         on_backend_down: on_backend_down(fields.get("on_backend_down"), report),
+        on_backend_removed: fields
+            .value("on_backend_removed", report, on_backend_removed)
+            .unwrap_or(RemovedAction::Drain),
         backends: servers.iter().map(|s| s.backend.clone()).collect(),
+        retired: false,
     };
     Some(Decoded {
         cluster,

@@ -27,7 +27,7 @@ use std::path::Path;
 pub use problem::{Cause, Problem, Problems, Warning};
 pub use render::{CheckReport, render};
 
-use crate::model::{Interfaces, Model};
+use crate::model::{Interfaces, MAX_CLUSTERS, Model};
 use problem::{Place, Report};
 use tree::{Data, Node};
 
@@ -37,8 +37,6 @@ pub const DEFAULT: &str = include_str!("default.yaml");
 
 /// Longest file that is read, in bytes.
 const MAX_FILE: u64 = 4 << 20;
-/// Most clusters: the datapath's tables of clusters hold this many.
-const MAX_CLUSTERS: usize = 256;
 
 const KEYS: [&str; 13] = [
     "version",

@@ -12,7 +12,7 @@ use super::problem::{Place, Report};
 use super::tree::{Data, Node};
 use super::value::{boolean, duration, invalid, number, size, unsupported, word};
 use crate::model::{
-    DownAction, OnBackendDown, Persist, Refuse, RefuseAction, Snat, Sticky, Timeouts,
+    DownAction, OnBackendDown, Persist, Refuse, RefuseAction, RemovedAction, Snat, Sticky, Timeouts,
 };
 
 /// Entries of a sticky table; the upper end locks about 6 GB.
@@ -197,6 +197,15 @@ pub(super) fn on_backend_down(node: Option<&Node>, report: &mut Report<'_>) -> O
         rate: rate.unwrap_or(default.rate),
         guard: guard.unwrap_or(default.guard),
     }
+}
+
+/// `drain` or `reset`.
+pub(super) fn on_backend_removed(node: &Node, report: &mut Report<'_>) -> Option<RemovedAction> {
+    let words = [
+        ("drain", RemovedAction::Drain),
+        ("reset", RemovedAction::Reset),
+    ];
+    word(node, report, &words, &[])
 }
 
 fn later_timeouts(fields: Fields<'_>, report: &mut Report<'_>) {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::value::show_duration;
 use super::{Loaded, Warning};
 use crate::model::bill::{Bill, SnatRow};
-use crate::model::{Cluster, DownAction, Persist};
+use crate::model::{Cluster, DownAction, Persist, RemovedAction};
 
 /// The answer of `check --json` for a valid file; for an invalid one it is
 /// [`Problems`](super::Problems).
@@ -87,12 +87,13 @@ pub fn render(loaded: &Loaded, bill: &Bill) -> String {
     out
 }
 
-/// What each cluster does when a backend fails.
+/// What each cluster does when a backend fails or is removed.
 fn failures(clusters: &[Cluster]) -> Table {
     let mut rows = table([
         "cluster",
         "persist",
         "redispatch after",
+        "flows of a removed backend",
         "flows of a dead backend",
         "a second",
         "guard",
@@ -115,12 +116,17 @@ fn failures(clusters: &[Cluster]) -> Table {
             }
             .to_owned(),
             show_duration(cluster.redispatch_after),
+            match cluster.on_backend_removed {
+                RemovedAction::Drain => "drain",
+                RemovedAction::Reset => "reset",
+            }
+            .to_owned(),
             action.to_owned(),
             rate,
             guard.to_owned(),
         ]);
     }
-    align_right(&mut rows, 4..=4);
+    align_right(&mut rows, 5..=5);
     rows
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::problem::Report;
 use super::tree::Node;
+pub(super) use crate::model::show::duration as show_duration;
 
 /// Reports `node` as not allowed.
 pub(super) fn invalid<T>(
@@ -97,21 +98,6 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     digits(count)?
         .checked_mul(millis_each)
         .map(Duration::from_millis)
-}
-
-/// Writes a duration in the largest unit that divides it.
-pub(super) fn show_duration(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    for (unit, each) in [("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
-        if millis > 0 && millis.is_multiple_of(each) {
-            return format!("{}{unit}", millis / each);
-        }
-    }
-    if millis == 0 {
-        "0s".to_owned()
-    } else {
-        format!("{millis}ms")
-    }
 }
 
 /// A duration within `range`.

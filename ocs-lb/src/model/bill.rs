@@ -181,7 +181,7 @@ fn snat_rows(
         }
     };
     let mut rows = Vec::new();
-    for backend in &cluster.backends {
+    for backend in cluster.backends.iter().filter(|b| !b.retired) {
         let targets: BTreeSet<u16> = match backend.port {
             Some(port) => BTreeSet::from([port]),
             None => cluster.ports.iter().map(|p| p.target).collect(),

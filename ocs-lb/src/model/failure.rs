@@ -1,4 +1,4 @@
-//! What a cluster does when a backend fails.
+//! What a cluster does when a backend fails or is removed.
 
 /// What a sticky client meets while its backend is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,4 +30,13 @@ pub enum DownAction {
     Reset,
     /// They stay until they end by themselves or by time.
     Keep,
+}
+
+/// What becomes of the flows of a backend that is no longer in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemovedAction {
+    /// They live until they end by themselves or by time.
+    Drain,
+    /// Both sides get a RST.
+    Reset,
 }

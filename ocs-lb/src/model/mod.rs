@@ -3,7 +3,9 @@
 //!
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
+pub mod align;
 pub mod bill;
+pub mod diff;
 pub mod drift;
 pub mod edits;
 mod failure;
@@ -12,14 +14,18 @@ pub mod kills;
 mod names;
 pub mod policy;
 pub mod pressure;
+pub mod show;
 pub mod sizes;
 pub mod snat;
 
-pub use failure::{DownAction, OnBackendDown, Persist};
+pub use failure::{DownAction, OnBackendDown, Persist, RemovedAction};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Most clusters: the datapath's tables of clusters hold this many.
+pub const MAX_CLUSTERS: usize = 256;
 
 /// The whole of a valid configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +34,8 @@ pub struct Model {
     pub interfaces: Interfaces,
     /// Whether VIPs and SNAT addresses are added to interfaces by the controller.
     pub manage_addresses: bool,
-    /// Clusters in the order of the file; the index is the cluster's id.
+    /// Clusters; the index is the cluster's id. In the order of the file, until
+    /// a reload keeps the ids of those that were there.
     pub clusters: Vec<Cluster>,
     /// Sizes of the datapath's tables.
     pub tables: Tables,
@@ -105,8 +112,14 @@ pub struct Cluster {
     pub persist: Persist,
     /// What becomes of the flows of a backend that goes down.
     pub on_backend_down: OnBackendDown,
-    /// Backends in the order of the file; the index is the backend's slot.
+    /// What becomes of the flows of a backend that leaves the file.
+    pub on_backend_removed: RemovedAction,
+    /// Backends; the index is the backend's slot. In the order of the file,
+    /// until a reload keeps the slots of those that were there.
     pub backends: Vec<Backend>,
+    /// No longer in the file: takes nothing new, its flows live on. Has neither
+    /// VIPs nor ports, and all its backends are retired.
+    pub retired: bool,
 }
 
 /// A virtual address.
@@ -235,6 +248,8 @@ pub struct Backend {
     pub backup: bool,
     /// Health check; `None` is always healthy.
     pub check: Option<Check>,
+    /// No longer in the file: takes nothing new, its flows live on. Has no check.
+    pub retired: bool,
 }
 
 /// A health check by TCP connect.
@@ -339,6 +354,8 @@ pub(crate) fn test_cluster(backends: &[(u16, bool)]) -> Cluster {
             rate: 5000,
             guard: true,
         },
+        on_backend_removed: RemovedAction::Drain,
+        retired: false,
         backends: backends
             .iter()
             .enumerate()
@@ -349,6 +366,7 @@ pub(crate) fn test_cluster(backends: &[(u16, bool)]) -> Cluster {
                 weight: *weight,
                 backup: *backup,
                 check: None,
+                retired: false,
             })
             .collect(),
     }

@@ -33,7 +33,11 @@ impl Host {
 /// share by `max_connections` of half of what the flow table has room for; the
 /// other half is for what ends at once.
 fn resting(clusters: &[Cluster], id: usize) -> u32 {
-    let limit = |cluster: &Cluster| u64::from(cluster.max_connections);
+    let limit = |cluster: &Cluster| match cluster.retired {
+        // It opens nothing, so it needs no ports.
+        true => 0,
+        false => u64::from(cluster.max_connections),
+    };
     let all: u64 = clusters.iter().map(limit).sum();
     let own = clusters.get(id).map_or(0, limit);
     let share = (RESTING / 2 * own).checked_div(all).unwrap_or(0);
@@ -42,7 +46,8 @@ fn resting(clusters: &[Cluster], id: usize) -> u32 {
 
 /// Which backends take new clients now, by slot.
 ///
-/// A backend is ready when it is healthy and has a weight. Backups serve only
+/// A backend is ready when it is healthy, has a weight and is still in the
+/// file, as its cluster is. Backups serve only
 /// while no primary is ready, and then the first one in the order of the file
 /// serves alone (HAProxy without `allbackups`).
 pub fn ready(cluster: &Cluster, healthy: &[bool]) -> Vec<bool> {
@@ -50,7 +55,7 @@ pub fn ready(cluster: &Cluster, healthy: &[bool]) -> Vec<bool> {
         .backends
         .iter()
         .zip(healthy)
-        .map(|(backend, healthy)| *healthy && backend.weight > 0)
+        .map(|(backend, healthy)| *healthy && backend.weight > 0 && !is_retired(cluster, backend))
         .collect();
     let primary = cluster
         .backends
@@ -73,8 +78,16 @@ pub fn ready(cluster: &Cluster, healthy: &[bool]) -> Vec<bool> {
         .collect()
 }
 
-/// A backend's state, by the contract's word. Without a check it is up.
+fn is_retired(cluster: &Cluster, backend: &Backend) -> bool {
+    cluster.retired || backend.retired
+}
+
+/// A backend's state, by the contract's word; `removed` once it is no longer in
+/// the file. Without a check it is up.
 pub fn state(backend: &Backend, healthy: bool) -> &'static str {
+    if backend.retired {
+        return "removed";
+    }
     match (healthy, backend.weight) {
         (false, _) => "down",
         (true, 0) => "drain",
@@ -127,6 +140,9 @@ pub fn cluster(cluster: &Cluster, healthy: &[bool], host: Host) -> abi::Cluster 
     };
     let primary = primary_ready(cluster, &ready);
     for (slot, backend) in cluster.backends.iter().enumerate() {
+        if is_retired(cluster, backend) {
+            continue;
+        }
         let weight = if ready[slot] { backend.weight } else { 0 };
         // A backup's entries are not honoured once a primary is ready.
         let honoured = !backend.backup || !primary;
@@ -249,6 +265,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_retired_takes_nothing() {
+        for persist in [Persist::Redispatch, Persist::Haproxy, Persist::Strict] {
+            for healthy in [[true; 3], [false, true, true], [false; 3]] {
+                let mut pool = with(&[(5, false), (1, false), (1, true)]);
+                pool.persist = persist;
+                pool.backends[0].retired = true;
+                let policy = cluster(&pool, &healthy, Host::default());
+                assert_eq!(policy.slots[0], Slot::default(), "{persist:?} {healthy:?}");
+                assert_eq!(policy.backends, 3, "the others keep their slots");
+                assert!(!ready(&pool, &healthy)[0]);
+                pool.retired = true;
+                let policy = cluster(&pool, &healthy, Host::default());
+                assert_eq!(policy.slots[..3], [Slot::default(); 3]);
+                assert_eq!(policy.total_weight, 0);
+                assert_eq!(ready(&pool, &healthy), [false; 3]);
+            }
+        }
+        // A primary that is retired does not keep the backup waiting.
+        let mut pool = with(&[(1, false), (1, true)]);
+        pool.backends[0].retired = true;
+        assert_eq!(ready(&pool, &[true; 2]), [false, true]);
+    }
+
+    #[test]
+    fn states() {
+        let mut backend = with(&[(1, false)]).backends.remove(0);
+        assert_eq!(
+            (state(&backend, true), state(&backend, false)),
+            ("up", "down")
+        );
+        backend.weight = 0;
+        assert_eq!(state(&backend, true), "drain");
+        backend.retired = true;
+        for healthy in [true, false] {
+            assert_eq!(state(&backend, healthy), "removed");
+        }
+    }
+
+    #[test]
     fn resting_flows_are_shared_by_limit() {
         let mut clusters = vec![with(&[(1, false)]), with(&[(1, false)])];
         assert_eq!(resting(&clusters[..1], 0), 32_768);
@@ -258,6 +313,9 @@ mod tests {
         assert_eq!(resting(&clusters, 1), 8_192);
         clusters[1].max_connections = 1;
         assert_eq!(resting(&clusters, 1), LEAST_RESTING);
+        clusters[0].retired = true;
+        assert_eq!(resting(&clusters, 0), LEAST_RESTING);
+        assert_eq!(resting(&clusters, 1), 32_768);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{BASE, valid, with, with_cluster, with_top};
 use crate::model::bill::bill;
 use crate::model::{
     AttachMode, Balance, Cluster, DownAction, Interfaces, LogLevel, OnBackendDown, Persist, Port,
-    RefuseAction, Snat, Unknown, Unserved,
+    RefuseAction, RemovedAction, Snat, Unknown, Unserved,
 };
 
 /// Every key at its documented default, where there is one.
@@ -39,6 +39,7 @@ clusters:
     redispatch_after: 800ms
     check: {type: tcp, port: 443, interval: 2s, fast_interval: null, down_interval: null, timeout: 2s, rise: 2, fall: 3, observe: false}
     on_backend_down: {action: reset, rate: 5000, guard: true}
+    on_backend_removed: drain
     slow_start: 60s
     backends:
       - {name: b, address: 198.51.100.1, weight: 1}
@@ -123,6 +124,7 @@ clusters:
     redispatch_after: 2s
     persist: strict
     on_backend_down: {action: keep, rate: 7, guard: off}
+    on_backend_removed: reset
     slow_start: 0
     backends:
       - {name: b, address: 198.51.100.1, weight: 256, check: {fall: 9, port: 99, down_interval: null}}
@@ -199,6 +201,7 @@ log: {level: trace}
         guard: false,
     };
     assert_eq!(cluster.on_backend_down, down);
+    assert_eq!(cluster.on_backend_removed, RemovedAction::Reset);
     assert_eq!(model.unknown_resets, 5);
     let (first, second) = (
         cluster.backends[0].check.unwrap(),
@@ -236,11 +239,13 @@ defaults:
   persist: haproxy
   redispatch_after: 1s
   on_backend_down: {action: keep, rate: 9}
+  on_backend_removed: reset
 clusters:
   - name: a
     vips: [192.0.2.1]
     timeouts: {server: 3m}
     on_backend_down: {rate: null, guard: false}
+    on_backend_removed: null
     sticky: {size: null}
     ports: [3]
     backends:
@@ -274,6 +279,8 @@ clusters:
     };
     assert_eq!(down(a), (keep, 5000, false));
     assert_eq!(down(c), (keep, 9, true));
+    let removed = (a.on_backend_removed, c.on_backend_removed);
+    assert_eq!(removed, (RemovedAction::Drain, RemovedAction::Reset));
     assert_eq!((a.persist, a.redispatch_after), (Persist::Haproxy, second));
     let c_persist = (c.persist, c.redispatch_after);
     assert_eq!(c_persist, (Persist::Redispatch, 3 * second));
@@ -351,15 +358,16 @@ fn the_rendered_bill() {
         "{text}"
     );
     assert!(
-        has(&["ocs", "redispatch", "800ms", "reset", "5000", "on"]),
+        has(&["ocs", "redispatch", "800ms", "drain", "reset", "5000", "on"]),
         "{text}"
     );
-    let keeps = with_cluster("on_backend_down: {action: keep}\npersist: strict");
+    let keeps =
+        with_cluster("on_backend_down: {action: keep}\non_backend_removed: reset\npersist: strict");
     let keeps = valid(&keeps);
     let keeps = render(&keeps, &bill(&keeps.model, (32768, 60999)));
     let line = keeps.lines().rfind(|line| line.starts_with(" a "));
     let words: Vec<_> = line.unwrap_or_default().split_whitespace().collect();
-    assert_eq!(words, ["a", "strict", "800ms", "keep"], "{keeps}");
+    assert_eq!(words, ["a", "strict", "800ms", "reset", "keep"], "{keeps}");
     let json = serde_json::to_value(CheckReport::new(&loaded, &owed)).unwrap();
     assert_eq!(json["bill"]["maps"][1]["bytes"], 1_023_410_176);
     assert_eq!(json["warnings"], serde_json::json!([]));

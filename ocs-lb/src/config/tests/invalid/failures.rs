@@ -1,4 +1,4 @@
-//! What a cluster does when a backend fails.
+//! What a cluster does when a backend fails or is removed.
 
 use super::Edit::{Cluster, Replace, Top, Whole};
 use super::all_refused;
@@ -53,6 +53,40 @@ fn persist_and_redispatch() {
             Replace("198.51.100.1}", "198.51.100.1, persist: strict}"),
             7,
             "clusters[0].backends[0].persist",
+            "unknown key",
+        ),
+    ]);
+}
+
+#[test]
+fn on_backend_removed() {
+    all_refused(vec![
+        (
+            "another word",
+            Cluster("on_backend_removed: keep"),
+            8,
+            "clusters[0].on_backend_removed",
+            "keep is not allowed; allowed: drain, reset",
+        ),
+        (
+            "a switch",
+            Cluster("on_backend_removed: off"),
+            8,
+            "clusters[0].on_backend_removed",
+            "off is not allowed; allowed: drain, reset",
+        ),
+        (
+            "a mapping",
+            Cluster("on_backend_removed: {action: reset}"),
+            8,
+            "clusters[0].on_backend_removed",
+            "{...} is not allowed",
+        ),
+        (
+            "not of a backend",
+            Replace("198.51.100.1}", "198.51.100.1, on_backend_removed: reset}"),
+            7,
+            "clusters[0].backends[0].on_backend_removed",
             "unknown key",
         ),
     ]);
