@@ -242,12 +242,15 @@ fn wanted_events() -> u32 {
         .fold(0, |mask, kind| mask | kind.bit())
 }
 
-/// SNAT ports that the primaries of each cluster have towards one port.
+/// SNAT ports that the primaries of each cluster have towards one port, without
+/// what is retired.
 fn ports<'a>(model: &'a Model, reach: &'a [Vec<Reach>]) -> impl Iterator<Item = u64> + 'a {
-    model.clusters.iter().zip(reach).map(|(cluster, reach)| {
+    let clusters = model.clusters.iter().zip(reach);
+    let clusters = clusters.filter(|(cluster, _)| !cluster.retired);
+    clusters.map(|(cluster, reach)| {
         let backends = cluster.backends.iter().zip(reach);
         backends
-            .filter(|(backend, _)| !backend.backup)
+            .filter(|(backend, _)| !backend.backup && !backend.retired)
             .map(|(_, reach)| reach.snat.len() as u64 * u64::from(range_len(reach.ports)))
             .sum()
     })

@@ -17,7 +17,8 @@ pub struct Unavailable(pub String);
 pub struct Snapshot {
     /// Attached interfaces.
     pub interfaces: Vec<InterfaceView>,
-    /// Clusters in the order of the configuration.
+    /// Clusters by id: those of the configuration, and removed ones that have
+    /// flows.
     pub clusters: Vec<ClusterView>,
     /// SNAT ports in use, by destination.
     pub snat: Vec<SnatView>,
@@ -76,7 +77,12 @@ pub struct ClusterView {
     /// New connections refused, by reason.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
-    /// Backends in the order of the configuration.
+    /// Whether it is no longer in the configuration; it is shown while it has
+    /// flows.
+    #[serde(default)]
+    pub removed: bool,
+    /// Backends by slot: those of the configuration, and removed ones that have
+    /// flows.
     pub backends: Vec<BackendView>,
 }
 
@@ -89,7 +95,7 @@ pub struct BackendView {
     pub address: String,
     /// Serves only while no other is ready.
     pub backup: bool,
-    /// `up`, `drain` or `down`.
+    /// `up`, `drain`, `down` or `removed`.
     pub state: String,
     /// HAProxy's status text, such as `UP 2/3`.
     #[serde(default)]

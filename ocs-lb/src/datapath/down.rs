@@ -250,9 +250,9 @@ impl Owner {
 fn request(model: &Model, wanted: &Reset) -> Result<(KillRequest, u32), String> {
     match wanted {
         Reset::Backend { cluster, backend } => {
-            let id = model.cluster_id(cluster)?;
+            let id = model.cluster_with_flows(cluster)?;
             let found = &model.clusters[usize::from(id)];
-            let slot = found.slot(backend)?;
+            let slot = found.slot_with_flows(backend)?;
             let request = of_backend(id, slot, KillReason::Operator);
             Ok((request, found.on_backend_down.rate))
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ocs_lb_common::abi::{KillReason, Reason};
+use ocs_lb_common::abi::{KillReason, Load, Reason};
 
 use super::owner::Owner;
 use super::read;
@@ -24,7 +24,7 @@ impl Owner {
             .map(|attached| read::interface(maps, attached))
             .collect::<Result<_, _>>()?;
         let clusters = (0..self.model.clusters.len())
-            .map(|id| self.cluster(id))
+            .filter_map(|id| self.cluster(id).transpose())
             .collect::<anyhow::Result<_>>()?;
         let rows = self.running.loaded.bill.iter();
         Ok(Snapshot {
@@ -45,9 +45,17 @@ impl Owner {
         })
     }
 
-    fn cluster(&self, id: usize) -> anyhow::Result<ClusterView> {
+    /// One cluster, unless it is retired and has no flows; so its backends.
+    fn cluster(&self, id: usize) -> anyhow::Result<Option<ClusterView>> {
         let cluster = &self.model.clusters[id];
         let load = read::load(&self.running.loaded.maps, id as u16)?;
+        let all = Load {
+            live: load.live,
+            pending: load.pending,
+        };
+        if !is_shown(cluster.retired, all) {
+            return Ok(None);
+        }
         let healthy = self.healthy(id);
         let host = policy::Host::of(&self.model, id, self.unknown);
         let policy = policy::cluster(cluster, &healthy, host);
@@ -56,6 +64,7 @@ impl Owner {
             .backends
             .iter()
             .enumerate()
+            .filter(|(slot, backend)| is_shown(backend.retired, load.slots[*slot]))
             .map(|(slot, backend)| {
                 let health = &self.health[id][slot];
                 BackendView {
@@ -82,7 +91,7 @@ impl Owner {
                 }
             })
             .collect();
-        Ok(ClusterView {
+        Ok(Some(ClusterView {
             name: cluster.name.clone(),
             max_connections: cluster.max_connections,
             live: load.live,
@@ -100,9 +109,15 @@ impl Owner {
                 ("snat".to_owned(), load.refused_snat),
                 ("no_backend".to_owned(), load.refused_no_backend),
             ]),
+            removed: cluster.retired,
             backends,
-        })
+        }))
     }
+}
+
+/// What is retired is shown while it has flows.
+fn is_shown(retired: bool, load: Load) -> bool {
+    !retired || load.flows() > 0
 }
 
 /// Resets of a backend's flows by reason: the server's own, and all of ours,
@@ -129,6 +144,20 @@ fn resets(by_server: u64, kills: &BTreeMap<&'static str, u64>) -> BTreeMap<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_retired_is_shown_while_it_has_flows() {
+        for (retired, live, pending, shown) in [
+            (false, 0, 0, true),
+            (true, 0, 0, false),
+            (true, 1, 0, true),
+            (true, 0, 1, true),
+            (true, u32::MAX, 0, false),
+        ] {
+            let load = Load { live, pending };
+            assert_eq!(is_shown(retired, load), shown, "{retired} {load:?}");
+        }
+    }
 
     #[test]
     fn every_reason_is_there() {

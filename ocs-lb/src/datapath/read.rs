@@ -65,7 +65,8 @@ pub fn events_lost(maps: &Maps) -> Result<u64, MapError> {
     Ok(maps.events_lost.get(&0, 0)?.iter().sum())
 }
 
-/// SNAT ports in use, by destination: a row for every cluster that uses it.
+/// SNAT ports in use, by destination: a row for every cluster that uses it, for
+/// a retired backend while it has flows there.
 ///
 /// # Errors
 /// A map's.
@@ -76,7 +77,8 @@ pub fn snat(maps: &Maps, model: &Model, reach: &[Vec<Reach>]) -> Result<Vec<Snat
         let ports = maps.port_maps.get(&index, 0)?;
         for (cluster, reach) in model.clusters.iter().zip(reach) {
             for (backend, reach) in cluster.backends.iter().zip(reach) {
-                if !uses(cluster, backend, reach, &key) {
+                let is_over = backend.retired && ports.used <= ports.resting;
+                if is_over || !uses(cluster, backend, reach, &key) {
                     continue;
                 }
                 rows.push(SnatView {
@@ -104,7 +106,8 @@ fn uses(cluster: &Cluster, backend: &Backend, reach: &Reach, key: &SnatKey<V4>) 
     let port = key.port.get();
     let dialled = match backend.port {
         Some(fixed) => fixed == port,
-        None => cluster.ports.iter().any(|served| served.target == port),
+        // A retired cluster has no ports any more.
+        None => cluster.retired || cluster.ports.iter().any(|served| served.target == port),
     };
     dialled
         && backend.address == IpAddr::from(Ipv4Addr::from(key.backend.0))
@@ -196,8 +199,9 @@ fn state(word: StateWord) -> &'static str {
     }
 }
 
-/// Calls `each` for every sticky entry until it says stop. `map_ids` are those
-/// of the tables, by cluster id.
+/// Calls `each` for every sticky entry until it says stop, but for those that
+/// nobody follows: of retired clusters and backends. `map_ids` are those of the
+/// tables, by cluster id.
 ///
 /// # Errors
 /// The kernel's.
@@ -207,13 +211,18 @@ pub fn sticky(
     mut each: impl FnMut(StickyView) -> bool,
 ) -> Result<(), MapError> {
     let now = monotonic_ns();
-    for (id, cluster) in map_ids.iter().zip(&model.clusters) {
+    let clusters = map_ids.iter().zip(&model.clusters);
+    for (id, cluster) in clusters.filter(|(_, cluster)| !cluster.retired) {
         let map: HashMap<_, StickyKey<V4>, StickyValue> = second(*id, Map::LruHashMap)?;
         let keys: Vec<_> = map.keys().filter_map(Result::ok).collect();
         for key in keys {
             let Ok(value) = map.get(&key, 0) else {
                 continue;
             };
+            let backend = cluster.backends.get(usize::from(value.backend));
+            if backend.is_some_and(|backend| backend.retired) {
+                continue;
+            }
             if !each(sticky_view(cluster, &key, &value, now)) {
                 return Ok(());
             }

@@ -116,7 +116,7 @@ pub fn readiness(snapshot: &Snapshot) -> Result<(), String> {
     let without: Vec<&str> = snapshot
         .clusters
         .iter()
-        .filter(|cluster| !cluster.backends.iter().any(|b| b.ready))
+        .filter(|cluster| !cluster.removed && !cluster.backends.iter().any(|b| b.ready))
         .map(|cluster| cluster.name.as_str())
         .collect();
     if without.is_empty() {
@@ -185,6 +185,14 @@ mod tests {
             .unwrap()
             .unwrap();
         answers
+    }
+
+    #[test]
+    fn a_removed_cluster_does_not_count() {
+        let mut snapshot = snapshot(true, false);
+        assert!(readiness(&snapshot).is_err());
+        snapshot.clusters[0].removed = true;
+        assert_eq!(readiness(&snapshot), Ok(()));
     }
 
     #[tokio::test]

@@ -35,6 +35,7 @@ fn sample() -> Snapshot {
     };
     let cluster = ClusterView {
         name: "ocs".into(),
+        removed: false,
         refused: BTreeMap::from([("limit".to_owned(), 3)]),
         max_connections: 40000,
         live: 7,
