@@ -49,9 +49,7 @@ impl Owner {
         let cluster = &self.model.clusters[id];
         let load = read::load(&self.running.loaded.maps, id as u16)?;
         let healthy = self.healthy(id);
-        let host = policy::Host::of(&self.model, id, self.unknown);
-        let policy = policy::cluster(cluster, &healthy, host);
-        let ready = policy::ready(cluster, &healthy);
+        let policy = self.policy(id, &healthy);
         let backends = cluster
             .backends
             .iter()
@@ -67,7 +65,7 @@ impl Owner {
                     backup: backend.backup,
                     state: policy::state(backend, health.healthy).to_owned(),
                     status: health.status.clone(),
-                    ready: ready[slot],
+                    ready: policy.slots[slot].weight > 0,
                     weight: backend.weight,
                     effective_weight: policy.slots[slot].weight,
                     live: load.slots[slot].live,
@@ -84,6 +82,7 @@ impl Owner {
             .collect();
         Ok(ClusterView {
             name: cluster.name.clone(),
+            state: self.states[id],
             max_connections: cluster.max_connections,
             live: load.live,
             pending: load.pending,

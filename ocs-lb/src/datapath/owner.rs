@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use ocs_lb_common::abi::Cluster;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ use crate::health::{CheckResult, Fact, Observers};
 use crate::model::drift::{Drift, Pass};
 use crate::model::kills::WALKS_PER_SECOND;
 use crate::model::pressure::Pressure;
-use crate::model::{Model, Unknown, policy};
+use crate::model::{ClusterState, Model, Unknown, policy};
 use crate::neighbor::{Neighbor, Netlink};
 use crate::setup::Running;
 use crate::snapshot::{DurationsView, EventView, KilledView, Snapshot, SweepView};
@@ -52,6 +53,15 @@ pub enum Message {
         accepted: oneshot::Sender<Result<(), String>>,
         /// What came of it.
         done: oneshot::Sender<KilledView>,
+    },
+    /// An operator's word on a cluster.
+    SetCluster {
+        /// The cluster's id.
+        cluster: u16,
+        /// What it is to be.
+        state: ClusterState,
+        /// Whether the datapath knows it.
+        done: oneshot::Sender<Result<(), String>>,
     },
 }
 
@@ -95,6 +105,8 @@ pub(super) struct Owner {
     pub(super) model: Arc<Model>,
     netlink: Netlink,
     pub(super) health: Vec<Vec<Health>>,
+    /// The operator's word, by cluster id.
+    pub(super) states: Vec<ClusterState>,
     pub(super) sweep: SweepView,
     drift: Drift,
     pub(super) unknown: Option<Unknown>,
@@ -142,11 +154,13 @@ pub fn spawn(
             cluster.backends.iter().map(first).collect()
         })
         .collect();
+    let states = vec![ClusterState::default(); model.clusters.len()];
     let owner = Owner {
         running,
         model,
         netlink,
         health,
+        states,
         sweep: SweepView::default(),
         drift: Drift::default(),
         unknown,
@@ -218,6 +232,14 @@ impl Owner {
             } => {
                 let _ = accepted.send(self.operator_resets(&wanted, done));
             }
+            Message::SetCluster {
+                cluster,
+                state,
+                done,
+            } => {
+                let set = self.set_cluster(usize::from(cluster), state);
+                let _ = done.send(set.map_err(|error| format!("{error:#}")));
+            }
         }
         Ok(())
     }
@@ -287,11 +309,27 @@ impl Owner {
     /// backends are ready.
     fn write_policy(&mut self, id: usize) -> anyhow::Result<Vec<bool>> {
         let healthy = self.healthy(id);
-        let cluster = &self.model.clusters[id];
-        let host = policy::Host::of(&self.model, id, self.unknown);
-        let policy = policy::cluster(cluster, &healthy, host);
+        let policy = self.policy(id, &healthy);
         apply::set_cluster(&mut self.running.loaded.maps, id as u16, &policy)?;
-        Ok(policy::ready(cluster, &healthy))
+        Ok(policy::ready(&self.model.clusters[id], &healthy))
+    }
+
+    /// The policy of a cluster with this health, by backend slot.
+    pub(super) fn policy(&self, id: usize, healthy: &[bool]) -> Cluster {
+        let host = policy::Host::of(&self.model, id, self.unknown, self.states[id]);
+        policy::cluster(&self.model.clusters[id], healthy, host)
+    }
+
+    /// Puts a cluster in a state; what the datapath refuses leaves it as it was.
+    fn set_cluster(&mut self, id: usize, state: ClusterState) -> anyhow::Result<()> {
+        let before = std::mem::replace(&mut self.states[id], state);
+        if let Err(error) = self.write_policy(id) {
+            self.states[id] = before;
+            return Err(error);
+        }
+        let cluster = &self.model.clusters[id].name;
+        tracing::info!(cluster, %before, %state, "cluster set");
+        Ok(())
     }
 
     pub(super) fn healthy(&self, id: usize) -> Vec<bool> {

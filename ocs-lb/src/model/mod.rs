@@ -4,6 +4,7 @@
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
 pub mod bill;
+mod cluster_state;
 pub mod drift;
 pub mod edits;
 mod failure;
@@ -15,6 +16,7 @@ pub mod pressure;
 pub mod sizes;
 pub mod snat;
 
+pub use cluster_state::ClusterState;
 pub use failure::{DownAction, OnBackendDown, Persist};
 
 use std::net::{IpAddr, SocketAddr};
