@@ -161,10 +161,10 @@ fn a_cluster_is_closed_to_clients() {
             held.close().await
         })
         .expect("sessions");
-    let log = world.balancer.process.log();
-    for words in ["set cluster ocs to maint", "uid=0"] {
-        assert!(log.contains(words), "no {words} in\n{log}");
-    }
+    wait_for_log(
+        &world,
+        &["operator's word", "uid", "set cluster ocs to maint"],
+    );
 }
 
 #[test]
