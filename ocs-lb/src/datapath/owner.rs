@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use ocs_lb_common::abi::Cluster;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +23,7 @@ use crate::health::{CheckResult, Fact, Observers};
 use crate::model::drift::{Drift, Pass};
 use crate::model::kills::WALKS_PER_SECOND;
 use crate::model::pressure::Pressure;
-use crate::model::{ClusterState, Model, Unknown, policy};
+use crate::model::{ClusterState, Model, Unknown};
 use crate::neighbor::{Neighbor, Netlink};
 use crate::setup::Running;
 use crate::snapshot::{DurationsView, EventView, KilledView, Snapshot, SweepView};
@@ -303,40 +302,6 @@ impl Owner {
             tracing::error!(cluster = cluster.name, "no backend is ready");
         }
         Ok(())
-    }
-
-    /// Tells the datapath whom a cluster's clients may meet now; which
-    /// backends are ready.
-    fn write_policy(&mut self, id: usize) -> anyhow::Result<Vec<bool>> {
-        let healthy = self.healthy(id);
-        let policy = self.policy(id, &healthy);
-        apply::set_cluster(&mut self.running.loaded.maps, id as u16, &policy)?;
-        Ok(policy::ready(&self.model.clusters[id], &healthy))
-    }
-
-    /// The policy of a cluster with this health, by backend slot.
-    pub(super) fn policy(&self, id: usize, healthy: &[bool]) -> Cluster {
-        let host = policy::Host::of(&self.model, id, self.unknown, self.states[id]);
-        policy::cluster(&self.model.clusters[id], healthy, host)
-    }
-
-    /// Puts a cluster in a state; what the datapath refuses leaves it as it was.
-    fn set_cluster(&mut self, id: usize, state: ClusterState) -> anyhow::Result<()> {
-        let before = std::mem::replace(&mut self.states[id], state);
-        if let Err(error) = self.write_policy(id) {
-            self.states[id] = before;
-            return Err(error);
-        }
-        let cluster = &self.model.clusters[id].name;
-        tracing::info!(cluster, %before, %state, "cluster set");
-        Ok(())
-    }
-
-    pub(super) fn healthy(&self, id: usize) -> Vec<bool> {
-        self.health[id]
-            .iter()
-            .map(|health| health.healthy)
-            .collect()
     }
 
     fn neighbor(&mut self, neighbor: &Neighbor) -> anyhow::Result<()> {
