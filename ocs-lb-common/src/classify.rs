@@ -1,6 +1,6 @@
 //! Step two, for packets of no flow: whose are they?
 
-use crate::abi::{AddressFlags, Service, Unknown, Unserved};
+use crate::abi::{AddressFlags, Cluster, ClusterState, Service, Unknown, Unserved};
 use crate::address::Address;
 use crate::verdict::Verdict;
 use crate::wire::Flags;
@@ -64,12 +64,16 @@ pub enum NoFlow {
 
 /// A live flow is never re-allocated: only a SYN opens one, everything else
 /// follows the cluster's `unknown`. A RST is never answered (RFC 9293 3.5.2).
+/// Where the cluster is in `pass`, both are another's connections.
 #[inline(always)]
-pub fn without_flow(flags: Flags, unknown: u8) -> NoFlow {
+pub fn without_flow(flags: Flags, cluster: &Cluster) -> NoFlow {
+    if cluster.state == ClusterState::Pass as u8 {
+        return NoFlow::Ends(Verdict::ClusterPass);
+    }
     if flags.is_open() {
         return NoFlow::Open;
     }
-    match unknown {
+    match cluster.unknown {
         u if u == Unknown::Pass as u8 => NoFlow::Ends(Verdict::UnknownPass),
         u if u == Unknown::Drop as u8 => NoFlow::Ends(Verdict::UnknownFlow),
         _ if flags.any(Flags::RST) => NoFlow::Ends(Verdict::UnknownFlow),
@@ -158,16 +162,31 @@ mod tests {
     #[test]
     fn only_a_syn_opens() {
         let (syn, ack, rst) = (Flags(Flags::SYN), Flags(Flags::ACK), Flags(Flags::RST));
-        assert_eq!(without_flow(syn, Unknown::Drop as u8), NoFlow::Open);
-        assert_eq!(without_flow(ack, Unknown::Reset as u8), NoFlow::Reset);
+        let by = |flags, unknown, state| {
+            let cluster = Cluster {
+                unknown: unknown as u8,
+                state: state as u8,
+                ..Cluster::default()
+            };
+            without_flow(flags, &cluster)
+        };
+        let ready = |flags, unknown| by(flags, unknown, ClusterState::Ready);
+        assert_eq!(ready(syn, Unknown::Drop), NoFlow::Open);
+        assert_eq!(ready(ack, Unknown::Reset), NoFlow::Reset);
         assert_eq!(
-            without_flow(rst, Unknown::Reset as u8),
+            ready(rst, Unknown::Reset),
             NoFlow::Ends(Verdict::UnknownFlow),
             "a reset is never answered with a reset"
         );
         assert_eq!(
-            without_flow(ack, Unknown::Pass as u8),
+            ready(ack, Unknown::Pass),
             NoFlow::Ends(Verdict::UnknownPass)
         );
+        for flags in [syn, ack, rst] {
+            assert_eq!(
+                by(flags, Unknown::Reset, ClusterState::Pass),
+                NoFlow::Ends(Verdict::ClusterPass)
+            );
+        }
     }
 }

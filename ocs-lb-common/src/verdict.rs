@@ -67,6 +67,8 @@ verdicts! {
     UnknownPass = 14, Pass, "unknown_flow";
     /// With a VLAN tag.
     Vlan = 15, Pass, "vlan";
+    /// Of no known flow, and its cluster's state is `pass`.
+    ClusterPass = 16, Pass, "cluster_pass";
 
     /// A header that contradicts itself or the frame's length.
     Malformed = 24, Drop, "malformed";

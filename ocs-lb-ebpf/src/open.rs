@@ -72,7 +72,7 @@ fn try_admit<A: Family>(
     };
     let id = service.cluster;
     let cluster = CLUSTERS.get(id as u32).ok_or(Verdict::Inconsistent)?;
-    match without_flow(packet.segment.flags, cluster.unknown) {
+    match without_flow(packet.segment.flags, cluster) {
         NoFlow::Open => {}
         NoFlow::Ends(verdict) => return Err(verdict.into()),
         NoFlow::Reset => return Err(Stop::Reset),

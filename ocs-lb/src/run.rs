@@ -19,7 +19,7 @@ use crate::datapath::handle::Handle;
 use crate::datapath::owner::{self, Message};
 use crate::health::{self, Target, source_ports};
 use crate::metrics::server::{self, SnapshotFn};
-use crate::model::{AdminSocket, Model, Unknown};
+use crate::model::{AdminSocket, ClusterState, Model, Unknown};
 use crate::neighbor::{self, Neighbor, Netlink};
 use crate::setup::{Running, ephemeral_ports, set_up};
 use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
@@ -286,5 +286,13 @@ impl Source for Handle {
 
     fn clear(&self, wanted: Clear) -> BoxFuture<'_, Result<u64, Unavailable>> {
         Box::pin(Handle::clear(self, wanted))
+    }
+
+    fn set_cluster(
+        &self,
+        cluster: String,
+        state: ClusterState,
+    ) -> BoxFuture<'_, Result<(), Unavailable>> {
+        Box::pin(async move { Handle::set_cluster(self, &cluster, state).await })
     }
 }

@@ -14,7 +14,9 @@ use crate::datapath::sysctl::LoopbackForwarding;
 use crate::model::edits::{Reach, plan};
 use crate::model::sizes::{Sizes, ring};
 use crate::model::snat::{auto_range, range_len};
-use crate::model::{AttachMode, Cluster, Interfaces, LogLevel, Model, Snat, Unknown, policy};
+use crate::model::{
+    AttachMode, Cluster, ClusterState, Interfaces, LogLevel, Model, Snat, Unknown, policy,
+};
 use crate::neighbor::{Link, Netlink, Route};
 
 /// A datapath that forwards; dropping it detaches.
@@ -278,7 +280,8 @@ fn fill(
     for (id, cluster) in model.clusters.iter().enumerate() {
         // A backend is up until its first check fails (HAProxy).
         let healthy = vec![true; cluster.backends.len()];
-        let policy = policy::cluster(cluster, &healthy, policy::Host::of(model, id, unknown));
+        let host = policy::Host::of(model, id, unknown, ClusterState::default());
+        let policy = policy::cluster(cluster, &healthy, host);
         apply::set_cluster(&mut loaded.maps, id as u16, &policy)?;
     }
     for edit in plan(model, reach, &host)? {

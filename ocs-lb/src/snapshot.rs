@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::ClusterState;
+
 /// Why there is nothing to look at: the owner of the maps is busy or gone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -54,6 +56,9 @@ pub struct InterfaceView {
 pub struct ClusterView {
     /// Name.
     pub name: String,
+    /// The operator's word on it.
+    #[serde(default)]
+    pub state: ClusterState,
     /// Flows it may hold.
     pub max_connections: u32,
     /// Established flows, as the datapath counts them.

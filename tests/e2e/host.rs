@@ -220,6 +220,53 @@ fn taking_over_keeps_the_others_sessions() {
         .expect("it notices");
 }
 
+/// The way back to another balancer on the same VIP, and the way in from it.
+#[test]
+#[ignore = "needs root"]
+fn a_cluster_in_pass_leaves_new_clients_to_the_host() {
+    let world = World::new(&config([1, 1], &format!("{SEED}\n    unknown: pass")));
+    let mut host = Server::start(&world.topology.lb, "host", VIP, &[443]).expect("a server");
+    let balancer = &world.balancer;
+    let set = |state: &str| -> anyhow::Result<()> {
+        let output = balancer.client(&["set", "cluster", "ocs", "state", state])?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "{state}: {said}");
+        let shown = balancer.show("backends")?;
+        anyhow::ensure!(shown["clusters"][0]["state"] == state, "{shown}");
+        Ok(())
+    };
+    world
+        .topology
+        .clients
+        .block_on(|| async {
+            let mut ours = connect(client(0), 0, vip(443)).await?;
+            anyhow::ensure!(ours.server.starts_with("OCS_Node"), "{}", ours.server);
+            set("pass")?;
+            ours.echo(b"still ours").await?;
+            // Another client, and another connection of the same one.
+            let mut theirs = connect(client(1), 0, vip(443)).await?;
+            connect(client(0), 0, vip(443)).await?.close().await?;
+            anyhow::ensure!(theirs.server == "host", "{}", theirs.server);
+            theirs.echo(b"the host's").await?;
+            set("ready")?;
+            for number in 0..3 {
+                let mut new = connect(client(number), 0, vip(443)).await?;
+                anyhow::ensure!(new.server.starts_with("OCS_Node"), "{}", new.server);
+                new.echo(b"ours again").await?;
+                new.close().await?;
+            }
+            theirs.echo(b"still the host's").await?;
+            theirs.close().await?;
+            ours.echo(b"ours all the time").await?;
+            ours.close().await
+        })
+        .expect("sessions");
+    assert!(world.metric("ocs_lb_passes_total", "cluster_pass") > 0.0);
+    let pass = "cluster=\"ocs\",state=\"pass\"";
+    assert!(world.metric("ocs_lb_cluster_state", pass) < 0.5);
+    host.stop().expect("it ran well");
+}
+
 /// At the most detailed level the datapath says one line for a new flow.
 #[test]
 #[ignore = "needs root"]

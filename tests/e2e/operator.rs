@@ -124,6 +124,49 @@ fn sticky_entries_are_forgotten() {
     assert_eq!(entries(), 0);
 }
 
+/// In `drain` a client that is known still comes in, in `maint` it does not;
+/// its session goes on in both.
+#[test]
+#[ignore = "needs root"]
+fn a_cluster_is_closed_to_clients() {
+    let world = World::new(&config([1, 1], FAST));
+    let set = |state: &str, more: &[&str]| {
+        let arguments = [&["set", "cluster", "ocs", "state", state], more].concat();
+        command(&world, &arguments)
+    };
+    let said = |state: &str| (Some(0), format!("cluster ocs is set to {state}"));
+    world
+        .topology
+        .clients
+        .block_on(|| async {
+            let mut held = connect(client(0), 0, vip(443)).await?;
+            let (code, output, error) = set("drain", &[]);
+            assert_eq!((code, output), said("drain"), "{error}");
+            let known = connect(client(0), 0, vip(443)).await?;
+            assert_eq!(known.server, held.server);
+            known.close().await?;
+            assert!(connect(client(1), 0, vip(443)).await.is_err());
+
+            let (code, _, error) = set("maint", &[]);
+            assert_eq!(code, Some(2), "{error}");
+            let (code, output, error) = set("maint", &["--yes"]);
+            assert_eq!((code, output), said("maint"), "{error}");
+            for number in 0..2 {
+                assert!(connect(client(number), 0, vip(443)).await.is_err());
+            }
+            held.echo(b"still here").await?;
+            let (code, output, error) = set("ready", &[]);
+            assert_eq!((code, output), said("ready"), "{error}");
+            connect(client(1), 0, vip(443)).await?.close().await?;
+            held.close().await
+        })
+        .expect("sessions");
+    wait_for_log(
+        &world,
+        &["operator's word", "uid", "set cluster ocs to maint"],
+    );
+}
+
 #[test]
 #[ignore = "needs root"]
 fn what_is_not_there_is_said() {
@@ -131,6 +174,10 @@ fn what_is_not_there_is_said() {
     for (arguments, expected) in [
         (
             &["clear", "sticky", "lync", "--yes"][..],
+            "there is no cluster lync; there is: ocs",
+        ),
+        (
+            &["set", "cluster", "lync", "state", "drain"],
             "there is no cluster lync; there is: ocs",
         ),
         (

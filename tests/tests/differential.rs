@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use ocs_lb::datapath::load::Clock;
-use ocs_lb_common::abi::{Flow, FlowKey, NextHop};
+use ocs_lb_common::abi::{ClusterState, Flow, FlowKey, NextHop};
 use ocs_lb_common::address::V4;
 use ocs_lb_common::track::StateWord;
 use ocs_lb_common::verdict::{Kind, Verdict};
@@ -26,6 +26,8 @@ const FRAMES: usize = 200_000;
 const STEP: u64 = 7_000_000;
 /// Frames from one sweep to the next.
 const SWEEP_EVERY: u64 = 200;
+/// Frames from one state of the cluster to the next: each fifth is `pass`.
+const STATE_EVERY: u64 = 2_000;
 /// Frames from one look at the counters to the next.
 const LOOK_EVERY: u64 = 100;
 /// `OCS_LB_SEED` asks for another one.
@@ -94,6 +96,15 @@ fn host_and_kernel_agree() {
     let mut kernel = KernelLog::listen().expect("the kernel's log");
     let start = Instant::now();
     for at in 0..frames {
+        if at % STATE_EVERY == 0 {
+            let state = match at / STATE_EVERY % 5 {
+                4 => ClusterState::Pass,
+                _ => ClusterState::Ready,
+            };
+            host.cluster.state = state as u8;
+            let clusters = &mut world.loaded.maps.clusters;
+            clusters.set(0, host.cluster, 0).expect("a write");
+        }
         let (from_lan, frame) = traffic.next(&host.flows);
         let ifindex = if from_lan { net.lan } else { net.wan };
         now += STEP;
@@ -150,7 +161,7 @@ fn host_and_kernel_agree() {
 }
 
 /// What the traffic is mixed to meet.
-const EXPECTED: [Verdict; 18] = [
+const EXPECTED: [Verdict; 19] = [
     Verdict::Tx,
     Verdict::Redirect,
     Verdict::Answered,
@@ -161,6 +172,7 @@ const EXPECTED: [Verdict; 18] = [
     Verdict::Unserved,
     Verdict::HostSnat,
     Verdict::Vlan,
+    Verdict::ClusterPass,
     Verdict::Malformed,
     Verdict::Fragment,
     Verdict::TtlExceeded,

@@ -46,6 +46,16 @@ pub enum Unknown {
     Pass = 2,
 }
 
+/// Who gets what no flow knows. What keeps clients away is in the slots.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterState {
+    /// The cluster's backends.
+    Ready = 0,
+    /// The host's stack.
+    Pass = 1,
+}
+
 /// What becomes of a packet to an unserved port of a VIP.
 #[repr(u8)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,8 +125,10 @@ pub struct Cluster {
     /// Resting flows that the cluster may keep before it prefers to reuse
     /// their ports.
     pub resting: u32,
+    /// A [`ClusterState`].
+    pub state: u8,
     /// Zero.
-    pub pad: u32,
+    pub pad: [u8; 3],
     /// The backends.
     pub slots: [Slot; MAX_BACKENDS],
 }
@@ -274,7 +286,8 @@ impl Default for Cluster {
             unknown: Unknown::Reset as u8,
             redispatch_after: 0,
             resting: 0,
-            pad: 0,
+            state: ClusterState::Ready as u8,
+            pad: [0; 3],
             slots: [Slot::default(); MAX_BACKENDS],
         }
     }

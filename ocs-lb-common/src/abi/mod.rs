@@ -18,8 +18,8 @@ mod sticky;
 
 pub use backend::{Backend, SNAT_ADDRESSES};
 pub use cluster::{
-    Balance, Cluster, ClusterLoad, Correction, Load, MAX_BACKENDS, Recount, RefuseAction, Slot,
-    Unknown, Unserved, backend_index,
+    Balance, Cluster, ClusterLoad, ClusterState, Correction, Load, MAX_BACKENDS, Recount,
+    RefuseAction, Slot, Unknown, Unserved, backend_index,
 };
 pub use event::{Event, EventKind, Reason, Settings};
 pub use flow::{Flow, FlowKey, REVERSE, STRIPPED};

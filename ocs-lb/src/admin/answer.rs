@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::ClusterState;
 use crate::snapshot::{ClusterView, EventView, InterfaceView, SnatView};
 
 /// The answer to `show backends`.
@@ -38,6 +39,15 @@ pub struct Events {
 pub struct Cleared {
     /// Entries that were forgotten.
     pub cleared: u64,
+}
+
+/// The answer to `set cluster`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSet {
+    /// Cluster's name.
+    pub cluster: String,
+    /// What it is now.
+    pub state: ClusterState,
 }
 
 /// The answer to what cannot be served, or how a stream ends that broke.

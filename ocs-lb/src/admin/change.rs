@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::ClusterState;
+
 /// A change: `{"change": "reset-backend", "cluster": ..., "backend": ...}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case", deny_unknown_fields)]
@@ -31,6 +33,13 @@ pub enum Change {
         /// Only of this backend.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         backend: Option<String>,
+    },
+    /// Put a cluster in a state.
+    SetCluster {
+        /// Cluster's name.
+        cluster: String,
+        /// What it is to be.
+        state: ClusterState,
     },
 }
 
@@ -70,6 +79,15 @@ impl Change {
     pub fn to_line(&self) -> serde_json::Result<String> {
         Ok(format!("{}\n", serde_json::to_string(self)?))
     }
+
+    /// Whether someone is asked first: it ends or moves flows, makes clients
+    /// move, or refuses them.
+    pub fn asks(&self) -> bool {
+        match self {
+            Self::SetCluster { state, .. } => *state == ClusterState::Maint,
+            Self::ResetBackend { .. } | Self::ResetClient { .. } | Self::ClearSticky { .. } => true,
+        }
+    }
 }
 
 /// As a sentence without its end: what is about to happen.
@@ -96,6 +114,9 @@ impl fmt::Display for Change {
                     None => Ok(()),
                 }
             }
+            Self::SetCluster { cluster, state } => {
+                write!(f, "set cluster {cluster} to {state}: {}", state.meaning())
+            }
         }
     }
 }
@@ -103,6 +124,22 @@ impl fmt::Display for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn set(state: ClusterState) -> Change {
+        Change::SetCluster {
+            cluster: "ocs".into(),
+            state,
+        }
+    }
+
+    #[test]
+    fn asks_before_it_refuses_clients() {
+        for state in ClusterState::ALL {
+            assert_eq!(set(state).asks(), state == ClusterState::Maint, "{state}");
+        }
+        let client = [203, 0, 113, 9].into();
+        assert!(Change::ResetClient { client }.asks());
+    }
 
     #[test]
     fn reads_what_it_writes() {
@@ -139,6 +176,16 @@ mod tests {
                 },
                 r#"{"change":"clear-sticky","cluster":"ocs","client":"203.0.113.9","backend":"n"}"#,
                 "forget the sticky entry of 203.0.113.9 of cluster ocs on n",
+            ),
+            (
+                set(ClusterState::Pass),
+                r#"{"change":"set-cluster","cluster":"ocs","state":"pass"}"#,
+                "set cluster ocs to pass: new connections go to this host's own stack",
+            ),
+            (
+                set(ClusterState::Drain),
+                r#"{"change":"set-cluster","cluster":"ocs","state":"drain"}"#,
+                "set cluster ocs to drain: only clients with a sticky entry come in",
             ),
         ];
         for (change, line, words) in cases {

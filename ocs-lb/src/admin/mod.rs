@@ -17,6 +17,7 @@ pub mod socket;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use crate::model::ClusterState;
 use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
 
 pub use change::{Change, Clear, Reset};
@@ -50,4 +51,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// Forgets sticky entries; how many.
     fn clear(&self, wanted: Clear) -> BoxFuture<'_, Result<u64, Unavailable>>;
+
+    /// Puts a cluster in a state; answers when the datapath knows it.
+    fn set_cluster(
+        &self,
+        cluster: String,
+        state: ClusterState,
+    ) -> BoxFuture<'_, Result<(), Unavailable>>;
 }

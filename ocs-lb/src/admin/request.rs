@@ -230,6 +230,10 @@ mod tests {
             ),
             (r#"{"change": "reset-client"}"#, "missing field `client`"),
             (
+                r#"{"change": "set-cluster", "cluster": "a", "state": "up"}"#,
+                "unknown variant `up`, expected one of `ready`",
+            ),
+            (
                 r#"{"change": "clear-sticky", "cluster": "a", "state": "up"}"#,
                 "unknown field `state`",
             ),

@@ -1,4 +1,4 @@
-//! `ocs-lb reset` and `ocs-lb clear`: ask first, then ask the controller.
+//! `ocs-lb reset`, `clear` and `set`: ask first, then ask the controller.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::{ChangeCommand, EXIT_DONE, EXIT_FAILED, EXIT_USAGE};
 use crate::admin::Change;
-use crate::admin::answer::Cleared;
+use crate::admin::answer::{Cleared, ClusterSet};
 use crate::admin::client::{self, Answer, ClientError};
 use crate::snapshot::KilledView;
 
@@ -14,6 +14,7 @@ use crate::snapshot::KilledView;
 pub fn change(command: &ChangeCommand) -> u8 {
     let stdin = io::stdin();
     let confirmed = command.yes
+        || !command.change.asks()
         || if stdin.is_terminal() {
             confirm(&command.change, &mut stdin.lock(), &mut io::stderr())
         } else {
@@ -58,6 +59,10 @@ fn done(command: &ChangeCommand) -> Result<String, ClientError> {
             let Cleared { cleared } = object(&line, &answer)?;
             Ok(format!("sticky entries forgotten: {cleared}"))
         }
+        Change::SetCluster { .. } => {
+            let ClusterSet { cluster, state } = object(&line, &answer)?;
+            Ok(format!("cluster {cluster} is set to {state}"))
+        }
         Change::ResetBackend { .. } | Change::ResetClient { .. } => {
             Ok(killed(&object(&line, &answer)?))
         }
@@ -84,6 +89,7 @@ fn object<T: DeserializeOwned>(line: &str, answer: &Answer) -> Result<T, ClientE
 mod tests {
     use super::*;
     use crate::admin::server::tests::{Memory, Running};
+    use crate::model::ClusterState;
 
     fn client() -> Change {
         Change::ResetClient {
@@ -144,12 +150,19 @@ mod tests {
             cluster: "ocs".into(),
             backend: "b".into(),
         };
+        let set = |cluster: &str| Change::SetCluster {
+            cluster: cluster.into(),
+            state: ClusterState::Pass,
+        };
         for (change, json, expected) in [
             (client(), false, Ok("flows reset: 3")),
             (client(), true, Ok(r#"{"killed":3,"untold":0,"done":true}"#)),
             (sticky.clone(), false, Ok("sticky entries forgotten: 12")),
             (sticky, true, Ok(r#"{"cleared":12}"#)),
             (backend, false, Err("the controller says: no b")),
+            (set("ocs"), false, Ok("cluster ocs is set to pass")),
+            (set("ocs"), true, Ok(r#"{"cluster":"ocs","state":"pass"}"#)),
+            (set("sfb"), false, Err("the controller says: no sfb")),
         ] {
             let command = ChangeCommand {
                 socket: server.path.clone(),

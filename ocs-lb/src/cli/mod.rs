@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and what `show` prints.
 
 pub mod change;
+mod set;
 pub mod show;
 mod table;
 
@@ -17,6 +18,7 @@ use crate::admin::request::RequestError;
 use crate::admin::{Change, Endpoint, Filter, Request, Show};
 
 pub use change::change;
+use set::SetVerb;
 pub use show::show;
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -122,6 +124,9 @@ enum Verb {
     /// Forget what a running controller's datapath remembers
     #[command(subcommand)]
     Clear(ClearVerb),
+    /// Say who serves new connections
+    #[command(subcommand)]
+    Set(SetVerb),
 }
 
 #[derive(Debug, Subcommand)]
@@ -288,6 +293,7 @@ where
             };
             how.command(socket, change)
         }
+        Verb::Set(verb) => verb.command(socket),
     })
 }
 

@@ -155,6 +155,7 @@ fn sticky(entry: StickyView) -> Vec<String> {
 
 const BACKENDS: &[Column] = &[
     text("CLUSTER"),
+    text("CLUSTER STATE"),
     text("BACKEND"),
     text("ADDRESS"),
     text("STATE"),
@@ -181,6 +182,7 @@ fn backends(clusters: &[ClusterView], out: &mut impl Write) -> io::Result<()> {
             };
             table.row(vec![
                 cluster.name.clone(),
+                cluster.state.to_string(),
                 backend.name.clone(),
                 backend.address.clone(),
                 backend.state.clone(),

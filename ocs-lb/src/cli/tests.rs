@@ -1,6 +1,7 @@
 //! What can be typed, and what it means.
 
 use super::*;
+use crate::model::ClusterState;
 
 fn parsed(line: &str) -> Result<Command, clap::Error> {
     try_parse(line.split(' '))
@@ -76,6 +77,12 @@ fn changes() {
         backend: Some("b".into()),
     };
     assert_eq!(sticky.change, wanted);
+    let set = change("ocs-lb set cluster ocs state maint --yes");
+    let wanted = Change::SetCluster {
+        cluster: "ocs".into(),
+        state: ClusterState::Maint,
+    };
+    assert_eq!((set.change, set.yes), (wanted, true));
 }
 
 #[test]
@@ -93,6 +100,10 @@ fn wrong_usage_exits_with_2() {
         "ocs-lb reset client host",
         "ocs-lb clear sticky",
         "ocs-lb clear sticky ocs --client 203.0.113.5:1",
+        "ocs-lb set cluster ocs",
+        "ocs-lb set cluster ocs state",
+        "ocs-lb set cluster ocs state up",
+        "ocs-lb set cluster ocs weight 1",
         "ocs-lb show drops --cluster ocs",
         "ocs-lb show sticky --older-than 3s",
         "ocs-lb show flows --older-than soon",

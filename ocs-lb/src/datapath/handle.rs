@@ -9,7 +9,7 @@ use super::load::MapIds;
 use super::owner::Message;
 use super::{read, sticky};
 use crate::admin::{Clear, Reset};
-use crate::model::Model;
+use crate::model::{ClusterState, Model};
 use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
 
 /// How long who asked for a reset waits for its sum.
@@ -98,6 +98,22 @@ impl Handle {
             Ok(cleared) => cleared.map_err(|error| Unavailable(error.to_string())),
             Err(error) => Err(Unavailable(error.to_string())),
         }
+    }
+
+    /// Puts a cluster in a state; the datapath knows it when this returns.
+    ///
+    /// # Errors
+    /// As [`Handle::tell`]; what is not there; the map's.
+    pub async fn set_cluster(&self, cluster: &str, state: ClusterState) -> Result<(), Unavailable> {
+        let cluster = self.model.cluster_id(cluster).map_err(Unavailable)?;
+        let (done, answer) = oneshot::channel();
+        let message = Message::SetCluster {
+            cluster,
+            state,
+            done,
+        };
+        self.tell(message).await?;
+        answer.await.map_err(stopped)?.map_err(Unavailable)
     }
 
     fn sticky_wanted(&self, wanted: &Clear) -> Result<sticky::Wanted, String> {

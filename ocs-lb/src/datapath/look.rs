@@ -57,9 +57,7 @@ impl Owner {
             return Ok(None);
         }
         let healthy = self.healthy(id);
-        let host = policy::Host::of(&self.model, id, self.unknown);
-        let policy = policy::cluster(cluster, &healthy, host);
-        let ready = policy::ready(cluster, &healthy);
+        let policy = self.policy(id, &healthy);
         let backends = cluster
             .backends
             .iter()
@@ -76,7 +74,7 @@ impl Owner {
                     backup: backend.backup,
                     state: policy::state(backend, health.healthy).to_owned(),
                     status: health.status.clone(),
-                    ready: ready[slot],
+                    ready: policy.slots[slot].weight > 0,
                     weight: backend.weight,
                     effective_weight: policy.slots[slot].weight,
                     live: load.slots[slot].live,
@@ -93,6 +91,7 @@ impl Owner {
             .collect();
         Ok(Some(ClusterView {
             name: cluster.name.clone(),
+            state: self.states[id],
             max_connections: cluster.max_connections,
             live: load.live,
             pending: load.pending,

@@ -13,6 +13,7 @@ pub mod load;
 pub mod log;
 mod look;
 pub mod owner;
+mod policy;
 pub mod read;
 pub mod record;
 pub mod sticky;

@@ -23,7 +23,7 @@ use crate::health::{CheckResult, Fact, Observers};
 use crate::model::drift::{Drift, Pass};
 use crate::model::kills::WALKS_PER_SECOND;
 use crate::model::pressure::Pressure;
-use crate::model::{Model, Unknown, policy};
+use crate::model::{ClusterState, Model, Unknown};
 use crate::neighbor::{Neighbor, Netlink};
 use crate::setup::Running;
 use crate::snapshot::{DurationsView, EventView, KilledView, Snapshot, SweepView};
@@ -52,6 +52,15 @@ pub enum Message {
         accepted: oneshot::Sender<Result<(), String>>,
         /// What came of it.
         done: oneshot::Sender<KilledView>,
+    },
+    /// An operator's word on a cluster.
+    SetCluster {
+        /// The cluster's id.
+        cluster: u16,
+        /// What it is to be.
+        state: ClusterState,
+        /// Whether the datapath knows it.
+        done: oneshot::Sender<Result<(), String>>,
     },
 }
 
@@ -95,6 +104,8 @@ pub(super) struct Owner {
     pub(super) model: Arc<Model>,
     netlink: Netlink,
     pub(super) health: Vec<Vec<Health>>,
+    /// The operator's word, by cluster id.
+    pub(super) states: Vec<ClusterState>,
     pub(super) sweep: SweepView,
     drift: Drift,
     pub(super) unknown: Option<Unknown>,
@@ -142,11 +153,13 @@ pub fn spawn(
             cluster.backends.iter().map(first).collect()
         })
         .collect();
+    let states = vec![ClusterState::default(); model.clusters.len()];
     let owner = Owner {
         running,
         model,
         netlink,
         health,
+        states,
         sweep: SweepView::default(),
         drift: Drift::default(),
         unknown,
@@ -218,6 +231,14 @@ impl Owner {
             } => {
                 let _ = accepted.send(self.operator_resets(&wanted, done));
             }
+            Message::SetCluster {
+                cluster,
+                state,
+                done,
+            } => {
+                let set = self.set_cluster(usize::from(cluster), state);
+                let _ = done.send(set.map_err(|error| format!("{error:#}")));
+            }
         }
         Ok(())
     }
@@ -281,24 +302,6 @@ impl Owner {
             tracing::error!(cluster = cluster.name, "no backend is ready");
         }
         Ok(())
-    }
-
-    /// Tells the datapath whom a cluster's clients may meet now; which
-    /// backends are ready.
-    fn write_policy(&mut self, id: usize) -> anyhow::Result<Vec<bool>> {
-        let healthy = self.healthy(id);
-        let cluster = &self.model.clusters[id];
-        let host = policy::Host::of(&self.model, id, self.unknown);
-        let policy = policy::cluster(cluster, &healthy, host);
-        apply::set_cluster(&mut self.running.loaded.maps, id as u16, &policy)?;
-        Ok(policy::ready(cluster, &healthy))
-    }
-
-    pub(super) fn healthy(&self, id: usize) -> Vec<bool> {
-        self.health[id]
-            .iter()
-            .map(|health| health.healthy)
-            .collect()
     }
 
     fn neighbor(&mut self, neighbor: &Neighbor) -> anyhow::Result<()> {

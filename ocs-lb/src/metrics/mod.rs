@@ -6,6 +6,7 @@ pub mod server;
 
 use std::collections::BTreeMap;
 
+use crate::model::ClusterState;
 use crate::snapshot::{BackendView, ClusterView, Snapshot, SnatView};
 
 use exposition::Exposition;
@@ -77,6 +78,16 @@ fn datapath(out: &mut Exposition, snapshot: &Snapshot) {
 }
 
 fn clusters(out: &mut Exposition, clusters: &[ClusterView]) {
+    out.gauge(
+        "ocs_lb_cluster_state",
+        "1 for the state that the cluster is in, 0 for the others.",
+    );
+    for cluster in clusters {
+        for state in ClusterState::ALL {
+            let labels = [("cluster", cluster.name.as_str()), ("state", state.name())];
+            out.count(&labels, (state == cluster.state).into());
+        }
+    }
     out.gauge(
         "ocs_lb_flows",
         "Flows by state; resting ones are over and only keep their SNAT port.",

@@ -36,6 +36,7 @@ fn sample() -> Snapshot {
     let cluster = ClusterView {
         name: "ocs".into(),
         removed: false,
+        state: ClusterState::Drain,
         refused: BTreeMap::from([("limit".to_owned(), 3)]),
         max_connections: 40000,
         live: 7,
@@ -128,6 +129,8 @@ fn every_row_has_its_value() {
         "ocs_lb_datapath_packets_total{interface=\"eth1\",verdict=\"drop\"} 7".into(),
         "ocs_lb_drops_total{reason=\"limit\"} 8".into(),
         "ocs_lb_passes_total{reason=\"not_ours\"} 4".into(),
+        "ocs_lb_cluster_state{cluster=\"ocs\",state=\"drain\"} 1".into(),
+        "ocs_lb_cluster_state{cluster=\"ocs\",state=\"ready\"} 0".into(),
         "ocs_lb_flows{cluster=\"ocs\",state=\"established\"} 7".into(),
         "ocs_lb_flows{cluster=\"ocs\",state=\"half-open\"} 2".into(),
         "ocs_lb_flows{cluster=\"ocs\",state=\"resting\"} 11".into(),

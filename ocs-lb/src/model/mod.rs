@@ -5,6 +5,7 @@
 
 pub mod align;
 pub mod bill;
+mod cluster_state;
 pub mod diff;
 pub mod drift;
 pub mod edits;
@@ -18,6 +19,7 @@ pub mod show;
 pub mod sizes;
 pub mod snat;
 
+pub use cluster_state::ClusterState;
 pub use failure::{DownAction, OnBackendDown, Persist, RemovedAction};
 
 use std::net::{IpAddr, SocketAddr};

@@ -5,7 +5,7 @@ use ocs_lb_common::select::stride;
 use ocs_lb_common::ticks::duration;
 
 use super::bill::RESTING;
-use super::{Backend, Balance, Cluster, Model, Persist, RefuseAction, Unknown};
+use super::{Backend, Balance, Cluster, ClusterState, Model, Persist, RefuseAction, Unknown};
 
 /// Fewest resting flows that a cluster may keep, however small its share.
 const LEAST_RESTING: u32 = 1024;
@@ -17,14 +17,17 @@ pub struct Host {
     pub unknown: Option<Unknown>,
     /// Resting flows that the cluster may keep.
     pub resting: u32,
+    /// The operator's word.
+    pub state: ClusterState,
 }
 
 impl Host {
     /// For the cluster with this id.
-    pub fn of(model: &Model, id: usize, unknown: Option<Unknown>) -> Self {
+    pub fn of(model: &Model, id: usize, unknown: Option<Unknown>, state: ClusterState) -> Self {
         Self {
             unknown,
             resting: resting(&model.clusters, id),
+            state,
         }
     }
 }
@@ -44,7 +47,7 @@ fn resting(clusters: &[Cluster], id: usize) -> u32 {
     u32::try_from(share).unwrap_or(u32::MAX).max(LEAST_RESTING)
 }
 
-/// Which backends take new clients now, by slot.
+/// Which backends take new clients now, by slot, where the cluster does.
 ///
 /// A backend is ready when it is healthy, has a weight and is still in the
 /// file, as its cluster is. Backups serve only
@@ -136,6 +139,13 @@ pub fn cluster(cluster: &Cluster, healthy: &[bool], host: Host) -> abi::Cluster 
         } as u8,
         redispatch_after: duration(cluster.redispatch_after),
         resting: host.resting,
+        state: match host.state {
+            ClusterState::Pass => abi::ClusterState::Pass,
+            // These are in the slots.
+            ClusterState::Ready | ClusterState::Drain | ClusterState::Maint => {
+                abi::ClusterState::Ready
+            }
+        } as u8,
         ..abi::Cluster::default()
     };
     let primary = primary_ready(cluster, &ready);
@@ -143,13 +153,17 @@ pub fn cluster(cluster: &Cluster, healthy: &[bool], host: Host) -> abi::Cluster 
         if is_retired(cluster, backend) {
             continue;
         }
-        let weight = if ready[slot] { backend.weight } else { 0 };
+        let chosen = ready[slot] && host.state.takes_new();
+        let weight = if chosen { backend.weight } else { 0 };
         // A backup's entries are not honoured once a primary is ready.
         let honoured = !backend.backup || !primary;
         let usable = !backend.backup || ready[slot];
         policy.slots[slot] = Slot {
             weight,
-            flags: sticky(cluster.persist, healthy[slot], honoured, usable),
+            flags: match host.state {
+                ClusterState::Maint => 0,
+                _ => sticky(cluster.persist, healthy[slot], honoured, usable),
+            },
         };
         policy.total_weight += u32::from(weight);
     }
@@ -304,6 +318,38 @@ mod tests {
     }
 
     #[test]
+    fn an_operators_word() {
+        // One backend of each kind: up, weight 0, down, backup.
+        let mut pool = with(&[(2, false), (0, false), (1, false), (1, true)]);
+        pool.persist = Persist::Strict;
+        let healthy = [true, true, false, true];
+        let (no, yes, strict) = (0, Slot::STICKY, Slot::STRICT);
+        let (ready, pass) = (abi::ClusterState::Ready, abi::ClusterState::Pass);
+        let flags = [yes, yes, strict, no];
+        let cases = [
+            (ClusterState::Ready, ready, 2, flags),
+            (ClusterState::Drain, ready, 0, flags),
+            (ClusterState::Maint, ready, 0, [no; 4]),
+            (ClusterState::Pass, pass, 2, flags),
+        ];
+        for (state, wanted, total, flags) in cases {
+            let host = Host {
+                state,
+                ..Host::default()
+            };
+            let policy = cluster(&pool, &healthy, host);
+            assert_eq!(policy.state, wanted as u8, "{state}");
+            assert_eq!(policy.total_weight, total, "{state}");
+            assert_eq!(u32::from(policy.slots[0].weight), total, "{state}");
+            assert_eq!(
+                [0, 1, 2, 3].map(|at| policy.slots[at].flags),
+                flags,
+                "{state}"
+            );
+        }
+    }
+
+    #[test]
     fn resting_flows_are_shared_by_limit() {
         let mut clusters = vec![with(&[(1, false)]), with(&[(1, false)])];
         assert_eq!(resting(&clusters[..1], 0), 32_768);
@@ -326,6 +372,7 @@ mod tests {
         let host = Host {
             unknown: Some(Unknown::Pass),
             resting: 7,
+            ..Host::default()
         };
         let policy = cluster(&pool, &[true, true], host);
         assert_eq!(policy.unknown, abi::Unknown::Pass as u8);

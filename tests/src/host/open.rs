@@ -38,7 +38,7 @@ impl Datapath {
             Class::Ends(verdict) => return Err(verdict.into()),
             Class::Reset => return Err(Stop::Reset),
         };
-        match without_flow(packet.segment.flags, self.cluster.unknown) {
+        match without_flow(packet.segment.flags, &self.cluster) {
             NoFlow::Open => {}
             NoFlow::Ends(verdict) => return Err(verdict.into()),
             NoFlow::Reset => return Err(Stop::Reset),

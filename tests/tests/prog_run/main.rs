@@ -9,6 +9,7 @@ mod handshake;
 mod kill;
 mod new_flow;
 mod other;
+mod pass;
 mod redispatch;
 mod request;
 mod reuse;

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::model::ClusterState;
 use crate::snapshot::{
     BackendView, ClusterView, EventView, FlowView, InterfaceView, KilledView, Snapshot, SnatView,
     StickyView,
@@ -183,6 +184,20 @@ impl Source for Memory {
         let cleared = if wanted.client.is_some() { 1 } else { 12 };
         Box::pin(async move { Ok(cleared) })
     }
+
+    fn set_cluster(
+        &self,
+        cluster: String,
+        _: ClusterState,
+    ) -> BoxFuture<'_, Result<(), Unavailable>> {
+        let known = ["ocs", "lync"].contains(&&*cluster);
+        Box::pin(async move {
+            match known {
+                true => Ok(()),
+                false => Err(Unavailable(format!("no {cluster}"))),
+            }
+        })
+    }
 }
 
 /// A server on a socket of its own.
@@ -282,6 +297,14 @@ async fn does_what_it_is_asked() {
         (
             r#"{"change":"clear-sticky","cluster":"ocs"}"#,
             serde_json::json!({"cleared": 12}),
+        ),
+        (
+            r#"{"change":"set-cluster","cluster":"ocs","state":"pass"}"#,
+            serde_json::json!({"cluster": "ocs", "state": "pass"}),
+        ),
+        (
+            r#"{"change":"set-cluster","cluster":"sfb","state":"drain"}"#,
+            serde_json::json!({"error": "no sfb"}),
         ),
     ] {
         let answer = server.ask(&format!("{line}\n")).await;

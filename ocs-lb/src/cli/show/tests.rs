@@ -27,9 +27,9 @@ async fn tables_are_for_people() {
     let cases: [(Show, &str); 6] = [
         (
             Show::Backends,
-            "CLUSTER BACKEND   ADDRESS       STATE READY ROLE   WEIGHT LIVE PENDING TOTAL IN OUT LAST CHECK\n\
-             ocs     OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n\
-             lync    OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n",
+            "CLUSTER CLUSTER STATE BACKEND   ADDRESS       STATE READY ROLE   WEIGHT LIVE PENDING TOTAL IN OUT LAST CHECK\n\
+             ocs     ready         OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n\
+             lync    ready         OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n",
         ),
         (
             Show::Flows,

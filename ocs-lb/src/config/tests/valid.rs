@@ -94,7 +94,7 @@ fn defaults_written_out_mean_the_same_as_absent() {
     assert_eq!(paths(&written), want);
     assert_eq!(
         written.warnings[0].to_string(),
-        "t.yaml:28: clusters[0].slow_start: this version gives a backend that comes up its \
+        "t.yaml:29: clusters[0].slow_start: this version gives a backend that comes up its \
          full weight at once; `slow_start: 0s` says so"
     );
     // `null` everywhere is absence everywhere.
