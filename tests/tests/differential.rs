@@ -13,7 +13,7 @@ use ocs_lb_common::track::StateWord;
 use ocs_lb_common::verdict::{Kind, Verdict};
 use ocs_lb_tests::host::Datapath;
 use ocs_lb_tests::kmsg::KernelLog;
-use ocs_lb_tests::net::{GATEWAY_MAC, LAN_MAC, Net, WAN_MAC, backend_mac};
+use ocs_lb_tests::net::{GATEWAY, GATEWAY_MAC, LAN_MAC, Net, WAN_MAC, backend_mac};
 use ocs_lb_tests::packet::{dump, verify};
 use ocs_lb_tests::plan::{BACKENDS, Plan};
 use ocs_lb_tests::prog::World;
@@ -39,7 +39,12 @@ fn route(net: Net, to: V4) -> Result<NextHop, Verdict> {
         [203, 0, 113, _] | [100, 64..=127, _, _] => (net.wan, GATEWAY_MAC, WAN_MAC),
         [10, 99, _, _] => return Err(Verdict::NoNeighbor),
         own if BACKENDS.contains(&own) => (net.lan, backend_mac(own[3]), LAN_MAC),
-        [198, 51, 100, host] if !matches!(host, 0 | 2 | 255) => return Err(Verdict::NoNeighbor),
+        GATEWAY => (net.wan, GATEWAY_MAC, WAN_MAC),
+        // Our own and the broadcast address; the network's own is a host's
+        // since Linux 5.14.
+        [198, 51, 100, host] | [192, 0, 2, host] if !matches!(host, 2 | 255) => {
+            return Err(Verdict::NoNeighbor);
+        }
         _ => return Err(Verdict::NoRoute),
     };
     Ok(NextHop {
