@@ -41,6 +41,13 @@ impl Health {
         }
     }
 
+    /// Fully up or fully down, as another controller left it.
+    pub fn settled(rise: u32, fall: u32, up: bool) -> Self {
+        let mut health = Self::new(rise, fall);
+        health.health = if up { health.full() } else { 0 };
+        health
+    }
+
     /// Takes the result of one check; tells whether the state changed.
     pub fn observe(&mut self, ok: bool) -> Option<Transition> {
         let was_up = self.is_up();

@@ -7,14 +7,12 @@ pub mod hysteresis;
 pub mod observe;
 pub mod tcp;
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::model::Check;
@@ -76,74 +74,112 @@ pub struct Fact {
 /// Failed checks that wait to be told to the task of their server.
 const OBSERVED: usize = 16;
 
-/// The way of live traffic's failures into the state of whoever they are of.
-#[derive(Debug, Clone, Default)]
-pub struct Observers {
-    servers: HashMap<(u16, u16), mpsc::Sender<u32>>,
+/// A server that is checked, and every backend that it is.
+struct Server {
+    members: Vec<Target>,
+    observer: mpsc::Sender<u32>,
+    task: AbortHandle,
 }
 
-impl Observers {
-    /// Counts `failures` failed checks for a backend. What its task cannot take
-    /// yet is left out: there is more where it came from.
-    pub fn observe(&self, cluster: u16, backend: u16, failures: u32) {
-        if let Some(server) = self.servers.get(&(cluster, backend)) {
-            let _ = server.try_send(failures);
-        }
-    }
-}
-
-/// Running checks.
+/// Running checks: one task for each server, however many backends it is.
 pub struct Checks {
-    /// One task for each server that is checked.
-    pub tasks: JoinSet<()>,
-    /// Where failures of live traffic go.
-    pub observers: Observers,
+    facts: mpsc::Sender<Fact>,
+    servers: Vec<Server>,
+    /// One cursor a range, so that checks do not race for the same ports.
+    cursors: Vec<((u16, u16), Arc<SourcePorts>)>,
+    tasks: JoinSet<()>,
 }
 
-/// Checks every target until `cancel`, or until nobody receives facts.
-///
-/// A server that is the same in several clusters is checked once, and its fact
-/// sent for each. Every check sends facts, not only those that change a state.
-pub fn spawn(checks: Vec<Target>, facts: mpsc::Sender<Fact>, cancel: CancellationToken) -> Checks {
-    let groups = group(checks);
-    let count = groups.len();
-    let min_interval = groups
-        .iter()
-        .filter_map(|group| group.first())
-        .map(|target| target.check.interval)
-        .min()
-        .unwrap_or_default();
-    // One cursor a range, so that checks do not race for the same ports.
-    let mut cursors: Vec<((u16, u16), Arc<SourcePorts>)> = Vec::new();
-    let mut tasks = JoinSet::new();
-    let mut observers = Observers::default();
-    for (index, members) in groups.into_iter().enumerate() {
-        let Some(range) = members.first().map(|target| target.ports) else {
-            continue;
-        };
-        let ports = match cursors.iter().find(|(known, _)| *known == range) {
-            Some((_, ports)) => ports.clone(),
-            None => {
-                let ports = Arc::new(SourcePorts::new(range));
-                cursors.push((range, ports.clone()));
-                ports
-            }
-        };
-        let delay = hysteresis::initial_delay(min_interval, index, count);
-        let (observer, observed) = mpsc::channel(OBSERVED);
-        for member in members.iter().filter(|member| member.check.observe) {
-            let key = (member.cluster, member.backend);
-            observers.servers.insert(key, observer.clone());
+impl Checks {
+    /// Nothing is checked yet; facts go to `facts`.
+    pub fn new(facts: mpsc::Sender<Fact>) -> Self {
+        Self {
+            facts,
+            servers: Vec::new(),
+            cursors: Vec::new(),
+            tasks: JoinSet::new(),
         }
-        let (facts, cancel) = (facts.clone(), cancel.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                () = run(members, delay, &ports, observed, facts) => {}
-            }
-        });
     }
-    Checks { tasks, observers }
+
+    /// Checks these from now on and no others. A server that was checked the
+    /// same way for the same backends goes on undisturbed; another one starts
+    /// from what `was_up` knows of it, or up on trial.
+    ///
+    /// Every check sends facts, not only those that change a state.
+    pub fn set(&mut self, targets: Vec<Target>, was_up: impl Fn(&Target) -> Option<bool>) {
+        let groups = group(targets);
+        let count = groups.len();
+        let min_interval = groups
+            .iter()
+            .filter_map(|group| group.first())
+            .map(|target| target.check.interval)
+            .min()
+            .unwrap_or_default();
+        let mut before = std::mem::take(&mut self.servers);
+        for (index, members) in groups.into_iter().enumerate() {
+            if let Some(same) = before.iter().position(|server| server.members == members) {
+                self.servers.push(before.swap_remove(same));
+                continue;
+            }
+            let Some(first) = members.first() else {
+                continue;
+            };
+            let check = first.check;
+            let health = match was_up(first) {
+                Some(up) => Health::settled(check.rise, check.fall, up),
+                None => Health::new(check.rise, check.fall),
+            };
+            let delay = hysteresis::initial_delay(min_interval, index, count);
+            let ports = self.cursor(first.ports);
+            let (observer, observed) = mpsc::channel(OBSERVED);
+            let (checked, facts) = (members.clone(), self.facts.clone());
+            let task = self.tasks.spawn(async move {
+                run(checked, health, delay, &ports, observed, facts).await;
+            });
+            self.servers.push(Server {
+                members,
+                observer,
+                task,
+            });
+        }
+        for server in before {
+            server.task.abort();
+        }
+    }
+
+    fn cursor(&mut self, range: (u16, u16)) -> Arc<SourcePorts> {
+        if let Some((_, ports)) = self.cursors.iter().find(|(known, _)| *known == range) {
+            return Arc::clone(ports);
+        }
+        let ports = Arc::new(SourcePorts::new(range));
+        self.cursors.push((range, Arc::clone(&ports)));
+        ports
+    }
+
+    /// Counts `failures` failed checks for a backend, where its check wants
+    /// them. What its task cannot take yet is left out: there is more where it
+    /// came from.
+    pub fn observe(&self, cluster: u16, backend: u16, failures: u32) {
+        let is = |member: &Target| {
+            (member.cluster, member.backend) == (cluster, backend) && member.check.observe
+        };
+        let mut servers = self.servers.iter();
+        if let Some(server) = servers.find(|server| server.members.iter().any(is)) {
+            let _ = server.observer.try_send(failures);
+        }
+    }
+
+    /// Waits for a check that ended where it should not; for ever where none
+    /// does.
+    pub async fn failed(&mut self) -> tokio::task::JoinError {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Err(error)) if !error.is_cancelled() => return error,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
 }
 
 /// Targets by check, both in the order of the list.
@@ -164,6 +200,7 @@ fn group(targets: Vec<Target>) -> Vec<Vec<Target>> {
 /// Checks one server for ever; returns when nobody receives facts.
 async fn run(
     members: Vec<Target>,
+    mut health: Health,
     delay: Duration,
     ports: &SourcePorts,
     mut observed: mpsc::Receiver<u32>,
@@ -174,7 +211,6 @@ async fn run(
     };
     let check = first.check;
     let address = SocketAddr::new(first.address, check.port);
-    let mut health = Health::new(check.rise, check.fall);
     tokio::time::sleep(delay).await;
     loop {
         let start = Instant::now();

@@ -58,10 +58,10 @@ async fn facts_follow_the_server() {
     let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = server.local_addr().unwrap().port();
     let (sender, mut facts) = mpsc::channel(16);
-    let cancel = CancellationToken::new();
     let targets = vec![target(0, 1, port), target(7, 2, port)];
-    let mut tasks = spawn(targets, sender, cancel.clone()).tasks;
-    assert_eq!(tasks.len(), 1);
+    let mut checks = Checks::new(sender);
+    checks.set(targets, |_| None);
+    assert_eq!(checks.tasks.len(), 1);
 
     let (a, b) = (facts.recv().await.unwrap(), facts.recv().await.unwrap());
     assert_eq!((a.cluster, a.backend, b.cluster, b.backend), (0, 1, 7, 2));
@@ -81,8 +81,29 @@ async fn facts_follow_the_server() {
     assert_eq!((down.healthy, down.status.as_str()), (false, "DOWN"));
     assert_eq!(down.result, CheckResult::Refused);
 
-    cancel.cancel();
-    while tasks.join_next().await.is_some() {}
+    checks.set(Vec::new(), |_| None);
+    while checks.tasks.join_next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn what_stays_is_not_disturbed() {
+    let (sender, mut facts) = mpsc::channel(16);
+    let mut checks = Checks::new(sender);
+    let (kept, gone, new) = (target(0, 1, 1), target(0, 2, 2), target(0, 3, 3));
+    checks.set(vec![kept.clone(), gone], |_| None);
+    let task = checks.servers[0].task.id();
+    checks.set(vec![new, kept], |_| Some(false));
+    assert_eq!(checks.servers[1].task.id(), task);
+    let mut downs = Vec::new();
+    while downs.len() < 4 {
+        let fact = facts.recv().await.expect("a fact");
+        downs.push((fact.backend, fact.status));
+    }
+    assert!(downs.iter().any(|(backend, _)| *backend == 1));
+    let of_new = downs.iter().filter(|(backend, _)| *backend == 3);
+    assert!(of_new.clone().count() > 0);
+    // It was down before, and one failed check more changes nothing.
+    assert!(of_new.clone().all(|(_, status)| status == "DOWN"));
 }
 
 #[tokio::test]
@@ -90,7 +111,6 @@ async fn live_failures_take_a_backend_down() {
     let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = server.local_addr().unwrap().port();
     let (sender, mut facts) = mpsc::channel(16);
-    let cancel = CancellationToken::new();
     let mut observed = target(0, 1, port);
     observed.check.observe = true;
     observed.check.interval = Duration::from_secs(60);
@@ -102,12 +122,13 @@ async fn live_failures_take_a_backend_down() {
         },
         ..observed.clone()
     };
-    let mut checks = spawn(vec![observed, deaf], sender, cancel.clone());
+    let mut checks = Checks::new(sender);
+    checks.set(vec![observed, deaf], |_| None);
     let first = facts.recv().await.unwrap();
     assert_eq!((first.backend, first.healthy), (1, true));
-    checks.observers.observe(0, 2, 3);
-    checks.observers.observe(0, 1, 2);
-    checks.observers.observe(0, 1, 1);
+    checks.observe(0, 2, 3);
+    checks.observe(0, 1, 2);
+    checks.observe(0, 1, 1);
     let mut seen = Vec::new();
     for _ in 0..3 {
         let fact = facts.recv().await.unwrap();
@@ -115,14 +136,13 @@ async fn live_failures_take_a_backend_down() {
         seen.push((fact.healthy, fact.transition));
     }
     assert_eq!(seen, [(true, false), (true, false), (false, true)]);
-    cancel.cancel();
-    while checks.tasks.join_next().await.is_some() {}
 }
 
 #[tokio::test]
 async fn ends_when_nobody_listens() {
     let (sender, facts) = mpsc::channel(1);
     drop(facts);
-    let mut tasks = spawn(vec![target(0, 0, 1)], sender, CancellationToken::new()).tasks;
-    while tasks.join_next().await.is_some() {}
+    let mut checks = Checks::new(sender);
+    checks.set(vec![target(0, 0, 1)], |_| None);
+    while checks.tasks.join_next().await.is_some() {}
 }
