@@ -201,7 +201,7 @@ pub fn towards<A: Family>(snat: A, tuple: &FlowKey<A>) -> Result<u32, Verdict> {
 }
 
 /// Takes a slot of the slab. Where two CPUs create one destination at once,
-/// the loser's slot stays empty; that costs 8 KiB and happens once.
+/// the loser's slot stays empty; that costs 16 KiB and happens once.
 #[inline(always)]
 fn create<A: Family>(key: &SnatKey<A>) -> Result<u32, Verdict> {
     let limit = SETTINGS.get(0).map_or(0, |settings| settings.port_maps);

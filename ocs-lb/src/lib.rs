@@ -17,3 +17,4 @@ pub mod resets;
 pub mod run;
 pub mod setup;
 pub mod snapshot;
+pub mod targets;

@@ -10,10 +10,16 @@ use ocs_lb::{run, setup};
 
 fn main() -> ExitCode {
     let code = match cli::parse() {
-        // Until pins outlive the controller, it detaches at its end anyway.
         Command::Run {
-            config, take_over, ..
-        } => serve(&config, take_over),
+            config,
+            detach_on_exit,
+            take_over,
+        } => serve(run::Options {
+            config,
+            take_over,
+            detach_on_exit,
+        }),
+        Command::Detach { yes } => cli::detach(yes),
         Command::Check { config, json } => check(&config, json),
         Command::Show(command) => return cli::show(&command),
         Command::Change(command) => cli::change(&command),
@@ -21,8 +27,8 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(path: &Path, take_over: bool) -> u8 {
-    let Some(loaded) = load(path) else {
+fn serve(options: run::Options) -> u8 {
+    let Some(loaded) = load(&options.config) else {
         return EXIT_USAGE;
     };
     log(loaded.model.log.level);
@@ -34,7 +40,7 @@ fn serve(path: &Path, take_over: bool) -> u8 {
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(run::run(loaded.model, take_over)),
+        Ok(runtime) => runtime.block_on(run::run(loaded.model, options)),
         Err(error) => Err(error.into()),
     };
     match result {

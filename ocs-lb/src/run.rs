@@ -1,13 +1,13 @@
 //! `ocs-lb run`: the controller's parts, and the order of their end.
 
-use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,27 +16,41 @@ use crate::admin::socket::Socket;
 use crate::admin::{self, Clear, Filter, Reset, Source};
 use crate::conflict;
 use crate::datapath::handle::Handle;
-use crate::datapath::owner::{self, Message};
-use crate::health::{self, Target, source_ports};
+use crate::datapath::owner::{self, Message, Start};
+use crate::datapath::pins::Pins;
 use crate::metrics::server::{self, SnapshotFn};
 use crate::model::{AdminSocket, ClusterState, Model, Unknown};
 use crate::neighbor::{self, Neighbor, Netlink};
-use crate::setup::{Running, ephemeral_ports, set_up};
+use crate::setup::set_up;
 use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
 
 /// Time between two looks for sockets of a process that is taken over.
 const TAKE_OVER_POLL: Duration = Duration::from_secs(2);
 
-/// Runs the controller until SIGTERM or SIGINT, then detaches.
+/// How the controller runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration's file, for reloads.
+    pub config: PathBuf,
+    /// Whether connections of other processes on what is served go on.
+    pub take_over: bool,
+    /// Whether the datapath ends with the controller.
+    pub detach_on_exit: bool,
+}
+
+/// Runs the controller until SIGTERM or SIGINT. The datapath goes on without
+/// it, for the next one to take on.
 ///
 /// # Errors
-/// What keeps it from starting or ends it; nothing stays attached then.
-pub async fn run(model: Model, take_over: bool) -> anyhow::Result<()> {
+/// What keeps it from starting or ends it. What forwarded before it came goes
+/// on then; what it attached itself before it was ready does not.
+pub async fn run(model: Model, options: Options) -> anyhow::Result<()> {
     // Before anything is attached, so that no signal finds us half-way.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let cancel = CancellationToken::new();
-    let work = serve(model, take_over, cancel.clone());
+    let hangup = signal(SignalKind::hangup())?;
+    let work = serve(model, options, hangup, cancel.clone());
     tokio::pin!(work);
     tokio::select! {
         result = &mut work => return result,
@@ -48,12 +62,19 @@ pub async fn run(model: Model, take_over: bool) -> anyhow::Result<()> {
 }
 
 /// Starts every part and waits for the first that ends.
-async fn serve(model: Model, take_over: bool, cancel: CancellationToken) -> anyhow::Result<()> {
+async fn serve(
+    model: Model,
+    options: Options,
+    hangup: Signal,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("root is missing: loading eBPF programs needs it");
     }
+    let pins = Pins::open()?;
+    let forwards = !pins.attached()?.is_empty();
     // What can fail comes before the attach: no packet waits for a busy port.
-    let unknown = conflicts(&model, take_over)?;
+    let unknown = conflicts(&model, options.take_over || forwards)?;
     let listener = match model.metrics {
         Some(address) => Some(server::bind(address).await?),
         None => None,
@@ -65,39 +86,58 @@ async fn serve(model: Model, take_over: bool, cancel: CancellationToken) -> anyh
     let netlink = Netlink::connect()?;
     // Subscribed before the first look, so that no change falls between.
     let neighbors = watch_neighbors()?;
-    let running = set_up(&model, &netlink, unknown).await?;
-    if cancel.is_cancelled() {
-        return Ok(());
-    }
+    let (running, model, found) = set_up(model, &netlink, unknown, pins).await?;
     let model = Arc::new(model);
-    let targets = targets(&model, &running)?;
-    let (handle, owner) = owner::spawn(
+    let (facts, checked) = mpsc::channel(256);
+    let start = Start {
         running,
-        Arc::clone(&model),
+        model: Arc::clone(&model),
+        found,
         netlink,
         unknown,
-        cancel.clone(),
-    )?;
+        config: options.config,
+        detach: options.detach_on_exit,
+        facts,
+    };
+    let (handle, owner) = owner::spawn(start, cancel.clone())?;
     if unknown.is_some() {
-        finish_take_over(&handle, Arc::clone(&model));
+        finish_take_over(&handle);
     }
     hand_on(neighbors, &handle, Message::Neighbor);
-    let mut checks = check_health(targets, &handle, cancel.clone()).await?;
+    hand_on(checked, &handle, Message::Health);
+    reload_on(hangup, handle.clone());
     let mut servers = serve_all(listener, sockets, &handle, &cancel);
     drop(handle);
     tracing::info!(clusters = model.clusters.len(), "forwarding");
     // Without a service manager there is nobody to tell.
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
 
-    let result = tokio::select! {
-        result = owner => result.context("the datapath's owner")?,
-        Some(result) = servers.join_next() => result.context("a server")?,
-        Some(Err(panic)) = checks.join_next() => Err(panic).context("a health check"),
+    let mut owner = owner;
+    let ended = tokio::select! {
+        result = &mut owner => Err(result),
+        Some(result) = servers.join_next() => Ok(result),
     };
     // Whoever ended first, all the others end as well.
     cancel.cancel();
     while servers.join_next().await.is_some() {}
-    result
+    match ended {
+        Err(result) => result.context("the datapath's owner")?,
+        Ok(result) => {
+            owner.await.context("the datapath's owner")??;
+            result.context("a server")?
+        }
+    }
+}
+
+/// Reads the configuration again at every SIGHUP; the owner logs what came of
+/// it.
+fn reload_on(mut hangup: Signal, handle: Handle) {
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // The owner has said in the log what came of it.
+            let _ = handle.reload().await;
+        }
+    });
 }
 
 /// Starts the servers of metrics and runtime sockets.
@@ -155,12 +195,12 @@ fn conflicts(model: &Model, take_over: bool) -> anyhow::Result<Option<Unknown>> 
 
 /// Lets the clusters' own `unknown` hold again once nobody else has a socket
 /// on what they serve.
-fn finish_take_over(handle: &Handle, model: Arc<Model>) {
+fn finish_take_over(handle: &Handle) {
     let handle = handle.clone();
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(TAKE_OVER_POLL).await;
-            match conflict::holders(&model) {
+            match conflict::holders(&handle.known().model) {
                 Ok(holders) if holders.is_empty() => break,
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "sockets of this host"),
@@ -170,59 +210,6 @@ fn finish_take_over(handle: &Handle, model: Arc<Model>) {
         // The owner ends with the process only.
         let _ = handle.tell(Message::TakenOver).await;
     });
-}
-
-/// What is checked, from which address and ports.
-fn targets(model: &Model, running: &Running) -> anyhow::Result<Vec<Target>> {
-    let ephemeral = ephemeral_ports()?;
-    let mut targets = Vec::new();
-    for (id, cluster) in model.clusters.iter().enumerate() {
-        for (slot, backend) in cluster.backends.iter().enumerate() {
-            let Some(check) = backend.check else {
-                continue;
-            };
-            targets.push(Target {
-                cluster: id as u16,
-                backend: slot as u16,
-                name: format!("{}/{}", cluster.name, backend.name),
-                address: backend.address,
-                check,
-                source: Some(IpAddr::V4(running.sources[id][slot])),
-                ports: source_ports(taken(model, running, id, slot), ephemeral),
-            });
-        }
-    }
-    Ok(targets)
-}
-
-/// First and last SNAT port that any flow towards a backend may have from the
-/// address its checks come from, over all clusters.
-fn taken(model: &Model, running: &Running, id: usize, slot: usize) -> (u16, u16) {
-    let (address, source) = (
-        model.clusters[id].backends[slot].address,
-        running.sources[id][slot],
-    );
-    let mut taken = running.reach[id][slot].ports;
-    for (cluster, reach) in model.clusters.iter().zip(&running.reach) {
-        for (backend, reach) in cluster.backends.iter().zip(reach) {
-            if backend.address == address && reach.snat.contains(&source) {
-                taken = (taken.0.min(reach.ports.0), taken.1.max(reach.ports.1));
-            }
-        }
-    }
-    taken
-}
-
-async fn check_health(
-    targets: Vec<Target>,
-    handle: &Handle,
-    cancel: CancellationToken,
-) -> anyhow::Result<JoinSet<()>> {
-    let (sender, facts) = mpsc::channel(256);
-    let checks = health::spawn(targets, sender, cancel);
-    hand_on(facts, handle, Message::Health);
-    handle.tell(Message::Observers(checks.observers)).await?;
-    Ok(checks.tasks)
 }
 
 fn watch_neighbors() -> anyhow::Result<mpsc::Receiver<Neighbor>> {
@@ -278,6 +265,10 @@ impl Source for Handle {
 
     fn events(&self) -> BoxFuture<'_, Result<Vec<EventView>, Unavailable>> {
         Box::pin(Handle::events(self))
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Unavailable>> {
+        Box::pin(Handle::reload(self))
     }
 
     fn reset(&self, wanted: Reset) -> BoxFuture<'_, Result<KilledView, Unavailable>> {

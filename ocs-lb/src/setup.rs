@@ -6,11 +6,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context as _, bail};
 use ocs_lb_common::abi::{EventKind, Settings};
 
+use crate::datapath::adopt::Found;
 use crate::datapath::apply::{self, NextHops};
-use crate::datapath::attach::{Attached, attach_all};
-use crate::datapath::load::{Loaded, load};
-use crate::datapath::log;
-use crate::datapath::sysctl::LoopbackForwarding;
+use crate::datapath::attach::{self, Attached, attach_all};
+use crate::datapath::identity::Entry;
+use crate::datapath::load::{Loaded, Maps, XDP, load_pinned, xdp};
+use crate::datapath::pins::Pins;
+use crate::datapath::{log, sysctl};
+use crate::model::align::align;
 use crate::model::edits::{Reach, plan};
 use crate::model::sizes::{Sizes, ring};
 use crate::model::snat::{auto_range, range_len};
@@ -19,7 +22,8 @@ use crate::model::{
 };
 use crate::neighbor::{Link, Netlink, Route};
 
-/// A datapath that forwards; dropping it detaches.
+/// A datapath that forwards. What is pinned goes on forwarding when it is
+/// dropped; see [`Running::end`].
 pub struct Running {
     /// Programs and maps.
     pub loaded: Loaded,
@@ -33,80 +37,254 @@ pub struct Running {
     pub reach: Vec<Vec<Reach>>,
     /// The host's address towards each backend, by cluster and slot.
     pub sources: Vec<Vec<Ipv4Addr>>,
-    _sysctl: LoopbackForwarding,
+    /// Where it is pinned.
+    pub pins: Pins,
+}
+
+impl Running {
+    /// Stops forwarding and leaves nothing.
+    ///
+    /// # Errors
+    /// A pin that cannot be removed.
+    pub fn end(self) -> anyhow::Result<()> {
+        if let Some(before) = self.loaded.identity.forwarding_before() {
+            sysctl::restore(&before);
+        }
+        self.pins.remove()?;
+        Ok(())
+    }
 }
 
 /// What netlink said, read once.
-struct Network {
+pub struct Network {
     links: Vec<Link>,
     addresses: Vec<(u32, Ipv4Addr)>,
-    routes: Vec<Vec<Route>>,
+    /// By cluster and slot; none for a retired backend.
+    routes: Vec<Vec<Option<Route>>>,
 }
 
-/// Loads, fills and attaches. Maps are filled before the first program is
-/// attached, so the first packet meets a complete datapath.
+impl Network {
+    /// MAC addresses by interface index.
+    pub fn macs(&self) -> BTreeMap<u32, [u8; 6]> {
+        let mac = |link: &Link| (link.ifindex, link.mac);
+        self.links.iter().map(mac).collect()
+    }
+
+    /// The host's address towards each backend.
+    pub fn sources(&self) -> Vec<Vec<Ipv4Addr>> {
+        let source = |route: &Option<Route>| route.map_or(Ipv4Addr::UNSPECIFIED, |r| r.source);
+        let row = |routes: &Vec<Option<Route>>| routes.iter().map(source).collect();
+        self.routes.iter().map(row).collect()
+    }
+}
+
+/// Loads, fills and attaches; takes on what forwards already. Maps are filled
+/// before the first program is attached, so the first packet meets a complete
+/// datapath. The model comes back with the ids that the datapath has.
 ///
 /// `unknown`, where given, stands in for the clusters' own: packets of
 /// connections from before the first attach.
 ///
 /// # Errors
-/// Whatever is missing, with what to do; nothing stays attached then.
+/// Whatever is missing, with what to do. What forwarded before goes on as it
+/// was then; else nothing stays.
 pub async fn set_up(
-    model: &Model,
+    model: Model,
     netlink: &Netlink,
     unknown: Option<Unknown>,
-) -> anyhow::Result<Running> {
-    let network = look(model, netlink).await?;
-    let interfaces = interfaces(model, &network)?;
-    let sizes = Sizes::of(model);
+    pins: Pins,
+) -> anyhow::Result<(Running, Model, Found)> {
+    let forwards = !pins.attached()?.is_empty();
+    if !forwards {
+        // Maps that nobody writes to any more are of no use.
+        pins.clear()?;
+    }
+    let result = start(model, netlink, unknown, &pins).await;
+    match result {
+        Ok((parts, model, found)) => Ok((parts.with(pins), model, found)),
+        Err(error) => {
+            if !forwards {
+                pins.remove()?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// [`Running`] without its pins.
+struct Parts {
+    loaded: Loaded,
+    attached: Vec<Attached>,
+    next_hops: NextHops,
+    reach: Vec<Vec<Reach>>,
+    network: Network,
+}
+
+impl Parts {
+    fn with(self, pins: Pins) -> Running {
+        Running {
+            macs: self.network.macs(),
+            sources: self.network.sources(),
+            loaded: self.loaded,
+            attached: self.attached,
+            next_hops: self.next_hops,
+            reach: self.reach,
+            pins,
+        }
+    }
+}
+
+async fn start(
+    model: Model,
+    netlink: &Netlink,
+    unknown: Option<Unknown>,
+    pins: &Pins,
+) -> anyhow::Result<(Parts, Model, Found)> {
+    let found = Found::look(pins)?;
+    let model = align(&found.ids, None, model, |id, slot| found.is_busy(id, slot))?;
+    let network = look(&model, netlink).await?;
+    let interfaces = interfaces(&model, &network)?;
+    let sizes = Sizes::of(&model);
     let level = model.log.level;
-    let mut loaded = load(&sizes, level).context("the datapath does not load")?;
+    let mut loaded = load_pinned(&sizes, level, pins).context("the datapath does not load")?;
     if level == LogLevel::Trace {
         log::forward(&mut loaded.ebpf);
     }
-    let mut next_hops = NextHops::default();
-    let reach = reach(model, &network, &mut loaded, &mut next_hops)?;
-    fill(model, &network, &mut loaded, &reach, &sizes, unknown)?;
+    let mut next_hops = NextHops::of(&loaded.maps)?;
+    let reach = reach(&model, &network, &mut loaded.maps, &mut next_hops, &[])?;
+    let healthy = |id: usize, slot: usize| found.was_healthy(id as u16, slot as u16);
+    // A backend is up until its first check fails (HAProxy).
+    let healthy: Vec<Vec<bool>> = per_backend(&model, |id, slot| healthy(id, slot).unwrap_or(true));
+    let states = states(&model, &found);
+    let facts = Facts {
+        reach: &reach,
+        healthy: &healthy,
+        states: &states,
+        unknown,
+    };
+    fill(&model, &network, &mut loaded.maps, &sizes, facts)?;
+    neighbors(netlink, &network, &mut loaded.maps).await?;
 
-    let macs: BTreeMap<u32, [u8; 6]> = network
-        .links
-        .iter()
-        .map(|link| (link.ifindex, link.mac))
-        .collect();
-    neighbors(netlink, &network, &mut loaded, &macs).await?;
-
-    let sysctl = LoopbackForwarding::enable()
-        .context("net.ipv4.conf.lo.forwarding could not be switched on")?;
-    let attached = attach_all(&mut loaded, &interfaces)?;
-    for one in &attached {
-        tracing::info!(interface = one.name, mode = one.mode, "attached");
+    let before =
+        sysctl::enable().context("net.ipv4.conf.lo.forwarding could not be switched on")?;
+    if loaded.identity.forwarding_before().is_none() {
+        loaded.identity.set_forwarding_before(&before)?;
     }
-    let sources = network
-        .routes
-        .iter()
-        .map(|routes| routes.iter().map(|route| route.source).collect())
-        .collect();
-    Ok(Running {
+    loaded
+        .identity
+        .set(&identities(&model, &healthy, &states))?;
+    let attached = attach_all(&mut loaded, Some(pins), &interfaces)?;
+    for one in &attached {
+        let how = if one.adopted { "taken on" } else { "attached" };
+        tracing::info!(interface = one.name, mode = one.mode, "{how}");
+    }
+    leave(&mut loaded, pins, &attached)?;
+    pin_program(&mut loaded, pins)?;
+    let parts = Parts {
         loaded,
         attached,
         next_hops,
-        macs,
         reach,
-        sources,
-        _sysctl: sysctl,
-    })
+        network,
+    };
+    Ok((parts, model, found))
 }
 
-async fn look(model: &Model, netlink: &Netlink) -> anyhow::Result<Network> {
+/// Takes the program off interfaces that the configuration no longer names.
+fn leave(loaded: &mut Loaded, pins: &Pins, attached: &[Attached]) -> anyhow::Result<()> {
+    for ifindex in pins.attached()? {
+        if !attached.iter().any(|one| one.ifindex == ifindex) {
+            pins.forget_link(ifindex)?;
+            attach::forget(loaded, ifindex)?;
+            tracing::info!(ifindex, "no longer attached");
+        }
+    }
+    Ok(())
+}
+
+/// Pins the program beside its links, where an operator looks for it.
+fn pin_program(loaded: &mut Loaded, pins: &Pins) -> anyhow::Result<()> {
+    let path = pins.program(XDP);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| path.display().to_string());
+        }
+        _ => {}
+    }
+    Ok(xdp(&mut loaded.ebpf)?.pin(path)?)
+}
+
+/// A value for every backend, by cluster and slot.
+pub fn per_backend<T>(model: &Model, value: impl Fn(usize, usize) -> T) -> Vec<Vec<T>> {
+    let clusters = model.clusters.iter().enumerate();
+    clusters
+        .map(|(id, cluster)| {
+            (0..cluster.backends.len())
+                .map(|slot| value(id, slot))
+                .collect()
+        })
+        .collect()
+}
+
+/// The operator's word about each cluster, as another controller left it.
+pub fn states(model: &Model, found: &Found) -> Vec<ClusterState> {
+    let state = |id: usize| {
+        let entry = found.entries.get(&(id as u16, None));
+        entry.map_or(ClusterState::Ready, |entry| {
+            ClusterState::from_number(entry.state)
+        })
+    };
+    (0..model.clusters.len()).map(state).collect()
+}
+
+/// Who has the ids of a model; places of nobody are left out.
+pub fn identities(
+    model: &Model,
+    healthy: &[Vec<bool>],
+    states: &[ClusterState],
+) -> BTreeMap<(u16, Option<u16>), Entry> {
+    let mut entries = BTreeMap::new();
+    let clusters = model.clusters.iter().zip(healthy).zip(states);
+    for (id, ((cluster, healthy), state)) in clusters.enumerate() {
+        let own = Entry {
+            name: cluster.name.clone(),
+            address: None,
+            healthy: true,
+            state: state.number(),
+        };
+        entries.insert((id as u16, None), own);
+        for (slot, (backend, healthy)) in cluster.backends.iter().zip(healthy).enumerate() {
+            let entry = Entry {
+                name: backend.name.clone(),
+                address: Some(backend.address),
+                healthy: *healthy,
+                state: 0,
+            };
+            entries.insert((id as u16, Some(slot as u16)), entry);
+        }
+    }
+    entries.retain(|_, entry| !entry.name.is_empty());
+    entries
+}
+
+/// Asks the kernel for all that a model needs to know.
+///
+/// # Errors
+/// Names the backend that has no route.
+pub async fn look(model: &Model, netlink: &Netlink) -> anyhow::Result<Network> {
     let mut routes = Vec::new();
     for cluster in &model.clusters {
         let mut row = Vec::new();
         for backend in &cluster.backends {
+            if backend.retired {
+                row.push(None);
+                continue;
+            }
             let route = netlink
                 .route_to(ipv4(backend.address)?)
                 .await
                 .with_context(|| format!("backend {}/{}", cluster.name, backend.name))?;
-            row.push(route);
+            row.push(Some(route));
         }
         routes.push(row);
     }
@@ -126,7 +304,10 @@ fn ipv4(address: IpAddr) -> anyhow::Result<Ipv4Addr> {
 
 /// The interfaces to attach to: those of the configuration, or those that
 /// carry VIPs, SNAT addresses and routes to backends.
-fn interfaces(model: &Model, network: &Network) -> anyhow::Result<Vec<(Link, AttachMode)>> {
+///
+/// # Errors
+/// A name that no interface has, or none found at all.
+pub fn interfaces(model: &Model, network: &Network) -> anyhow::Result<Vec<(Link, AttachMode)>> {
     let by_name = |name: &str| network.links.iter().find(|link| link.name == name);
     if let Interfaces::Listed(listed) = &model.interfaces {
         return listed
@@ -157,7 +338,8 @@ fn interfaces(model: &Model, network: &Network) -> anyhow::Result<Vec<(Link, Att
         .filter(|(_, address)| ours.contains(&IpAddr::V4(*address)))
         .map(|(ifindex, _)| *ifindex)
         .collect();
-    indexes.extend(network.routes.iter().flatten().map(|route| route.ifindex));
+    let routes = network.routes.iter().flatten().flatten();
+    indexes.extend(routes.map(|route| route.ifindex));
     let found: Vec<_> = network
         .links
         .iter()
@@ -172,20 +354,30 @@ fn interfaces(model: &Model, network: &Network) -> anyhow::Result<Vec<(Link, Att
     Ok(found)
 }
 
-/// SNAT addresses, ports and next hop of every backend.
-fn reach(
+/// SNAT addresses, ports and next hop of every backend; a retired one keeps
+/// what it had in `before`.
+///
+/// # Errors
+/// A map's, or what does not fit this host.
+pub fn reach(
     model: &Model,
     network: &Network,
-    loaded: &mut Loaded,
+    maps: &mut Maps,
     next_hops: &mut NextHops,
+    before: &[Vec<Reach>],
 ) -> anyhow::Result<Vec<Vec<Reach>>> {
     let ephemeral = ephemeral_ports()?;
     let mut rows = Vec::new();
-    for (cluster, routes) in model.clusters.iter().zip(&network.routes) {
+    for (id, (cluster, routes)) in model.clusters.iter().zip(&network.routes).enumerate() {
         let mut row = Vec::new();
-        for route in routes {
+        for (slot, route) in routes.iter().enumerate() {
+            let Some(route) = route else {
+                let had = before.get(id).and_then(|row| row.get(slot));
+                row.push(had.cloned().unwrap_or_default());
+                continue;
+            };
             let next_hop = next_hops
-                .slot(&mut loaded.maps, route.ifindex, route.next_hop)?
+                .slot(maps, route.ifindex, route.next_hop)?
                 .context("more next hops than the datapath has slots for")?;
             let (snat, ports) = snat(cluster, route, ephemeral)?;
             row.push(Reach {
@@ -258,51 +450,75 @@ fn ports<'a>(model: &'a Model, reach: &'a [Vec<Reach>]) -> impl Iterator<Item = 
     })
 }
 
-fn fill(
+/// What a model is filled in with.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// What the network says of each backend.
+    pub reach: &'a [Vec<Reach>],
+    /// Which backends are healthy.
+    pub healthy: &'a [Vec<bool>],
+    /// The operator's word, by cluster id.
+    pub states: &'a [ClusterState],
+    /// Stands in for the clusters' own, where given.
+    pub unknown: Option<Unknown>,
+}
+
+/// Makes the maps say what the model says, in an order in which every packet
+/// in between meets a whole service.
+///
+/// # Errors
+/// A map's, or what does not fit this host; the latter before anything is
+/// written.
+pub fn fill(
     model: &Model,
     network: &Network,
-    loaded: &mut Loaded,
-    reach: &[Vec<Reach>],
+    maps: &mut Maps,
     sizes: &Sizes,
-    unknown: Option<Unknown>,
+    facts: Facts<'_>,
 ) -> anyhow::Result<()> {
     let host: Vec<Ipv4Addr> = network.addresses.iter().map(|(_, ip)| *ip).collect();
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?.max(1) as u32;
+    let edits = plan(model, facts.reach, &host)?;
+    let port_maps = maps.port_maps.len();
     apply::set_settings(
-        &mut loaded.maps,
+        maps,
         Settings {
             resets_per_cpu: (model.unknown_resets / cpus).max(1),
-            port_maps: sizes.port_maps,
-            half_open: ring(sizes.half_open, ports(model, reach)),
+            port_maps,
+            half_open: ring(sizes.half_open, ports(model, facts.reach)),
             events: wanted_events(),
         },
     )?;
-    for (id, cluster) in model.clusters.iter().enumerate() {
-        // A backend is up until its first check fails (HAProxy).
-        let healthy = vec![true; cluster.backends.len()];
-        let host = policy::Host::of(model, id, unknown, ClusterState::default());
-        let policy = policy::cluster(cluster, &healthy, host);
-        apply::set_cluster(&mut loaded.maps, id as u16, &policy)?;
+    let clusters = model.clusters.iter().zip(facts.healthy).zip(facts.states);
+    for (id, ((cluster, healthy), state)) in clusters.enumerate() {
+        let host = policy::Host::of(model, id, facts.unknown, *state);
+        let policy = policy::cluster(cluster, healthy, host);
+        apply::set_cluster(maps, id as u16, &policy)?;
     }
-    for edit in plan(model, reach, &host)? {
-        apply::apply(&mut loaded.maps, &edit)?;
+    let removed = apply::sync(maps, &edits)?;
+    if removed > 0 {
+        tracing::info!(removed, "addresses and ports that are no longer served");
     }
     Ok(())
 }
 
 /// Has the kernel keep every backend's next hop and every gateway, and tells
 /// the datapath what is known already.
-async fn neighbors(
+///
+/// # Errors
+/// netlink's or a map's.
+pub async fn neighbors(
     netlink: &Netlink,
     network: &Network,
-    loaded: &mut Loaded,
-    macs: &BTreeMap<u32, [u8; 6]>,
+    maps: &mut Maps,
 ) -> anyhow::Result<()> {
+    let macs = network.macs();
     let mut wanted: BTreeSet<(u32, Ipv4Addr)> = netlink.gateways().await?.into_iter().collect();
     wanted.extend(
         network
             .routes
             .iter()
+            .flatten()
             .flatten()
             .map(|route| (route.ifindex, route.next_hop)),
     );
@@ -315,7 +531,7 @@ async fn neighbors(
     for neighbor in netlink.neighbors().await? {
         let source = macs.get(&neighbor.ifindex).copied().unwrap_or_default();
         apply::set_neighbor(
-            &mut loaded.maps,
+            maps,
             neighbor.ifindex,
             neighbor.address,
             neighbor.mac,

@@ -34,6 +34,22 @@ pub struct Snapshot {
     /// Resets for killed flows.
     #[serde(default)]
     pub resets: ResetView,
+    /// Reloads since the controller started.
+    #[serde(default)]
+    pub reloads: ReloadView,
+}
+
+/// How often the configuration was read again.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ReloadView {
+    /// Reloads that were applied.
+    pub applied: u64,
+    /// Reloads that changed nothing because of an error.
+    pub failed: u64,
+    /// Whether the last one was applied; the start counts.
+    pub last_successful: bool,
+    /// Wall clock of the last that was, seconds since 1970.
+    pub last_success: f64,
 }
 
 /// One attached interface.

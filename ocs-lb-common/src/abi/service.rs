@@ -5,7 +5,7 @@ use crate::wire::IpProto;
 
 /// A served address and port.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ServiceKey<A> {
     /// The VIP.
     pub address: A,

@@ -41,6 +41,13 @@ pub struct Cleared {
     pub cleared: u64,
 }
 
+/// The answer to `reload`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What changed, a line each.
+    pub changes: Vec<String>,
+}
+
 /// The answer to `set cluster`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterSet {

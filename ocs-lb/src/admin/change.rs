@@ -34,6 +34,8 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         backend: Option<String>,
     },
+    /// Read the configuration again.
+    Reload,
     /// Put a cluster in a state.
     SetCluster {
         /// Cluster's name.
@@ -85,6 +87,7 @@ impl Change {
     pub fn asks(&self) -> bool {
         match self {
             Self::SetCluster { state, .. } => *state == ClusterState::Maint,
+            Self::Reload => false,
             Self::ResetBackend { .. } | Self::ResetClient { .. } | Self::ClearSticky { .. } => true,
         }
     }
@@ -97,6 +100,7 @@ impl fmt::Display for Change {
             Self::ResetBackend { cluster, backend } => {
                 write!(f, "reset every flow of {cluster}/{backend}")
             }
+            Self::Reload => write!(f, "apply the configuration's file"),
             Self::ResetClient { client } => write!(f, "reset every flow of client {client}"),
             Self::ClearSticky {
                 cluster,
@@ -139,6 +143,7 @@ mod tests {
         }
         let client = [203, 0, 113, 9].into();
         assert!(Change::ResetClient { client }.asks());
+        assert!(!Change::Reload.asks());
     }
 
     #[test]
@@ -158,6 +163,11 @@ mod tests {
                 },
                 r#"{"change":"reset-client","client":"203.0.113.9"}"#,
                 "reset every flow of client 203.0.113.9",
+            ),
+            (
+                Change::Reload,
+                r#"{"change":"reload"}"#,
+                "apply the configuration's file",
             ),
             (
                 Change::ClearSticky {

@@ -49,6 +49,9 @@ pub trait Source: Send + Sync + 'static {
     /// Resets flows; answers when they are reset, or that it goes on.
     fn reset(&self, wanted: Reset) -> BoxFuture<'_, Result<KilledView, Unavailable>>;
 
+    /// Reads the configuration again; what changed.
+    fn reload(&self) -> BoxFuture<'_, Result<Vec<String>, Unavailable>>;
+
     /// Forgets sticky entries; how many.
     fn clear(&self, wanted: Clear) -> BoxFuture<'_, Result<u64, Unavailable>>;
 

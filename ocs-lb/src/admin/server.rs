@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::answer::{Backends, Cleared, ClusterSet, Drops, Events, Failure, Snat};
+use super::answer::{Backends, Cleared, ClusterSet, Drops, Events, Failure, Reloaded, Snat};
 use super::change::{Change, Clear, Reset};
 use super::request::{Asked, Request, Show};
 use super::socket::Socket;
@@ -161,6 +161,12 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
                 };
                 return match within(source.clear(wanted)).await {
                     Ok(cleared) => self.line(&Cleared { cleared }).await,
+                    Err(reason) => self.fail(&reason).await,
+                };
+            }
+            Change::Reload => {
+                return match within(source.reload()).await {
+                    Ok(changes) => self.line(&Reloaded { changes }).await,
                     Err(reason) => self.fail(&reason).await,
                 };
             }

@@ -1,29 +1,23 @@
-//! `ocs-lb reset`, `clear` and `set`: ask first, then ask the controller.
+//! Commands that change something: ask first where flows end by them, then ask
+//! the controller.
 
+use std::fmt::Display;
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use serde::de::DeserializeOwned;
 
 use super::{ChangeCommand, EXIT_DONE, EXIT_FAILED, EXIT_USAGE};
 use crate::admin::Change;
-use crate::admin::answer::{Cleared, ClusterSet};
+use crate::admin::answer::{Cleared, ClusterSet, Reloaded};
 use crate::admin::client::{self, Answer, ClientError};
+use crate::datapath::pins;
 use crate::snapshot::KilledView;
 
 /// Has the controller do it and prints what came of it; the exit code.
 pub fn change(command: &ChangeCommand) -> u8 {
-    let stdin = io::stdin();
-    let confirmed = command.yes
-        || !command.change.asks()
-        || if stdin.is_terminal() {
-            confirm(&command.change, &mut stdin.lock(), &mut io::stderr())
-        } else {
-            eprintln!("ocs-lb: without a terminal to ask on, this needs --yes");
-            return EXIT_USAGE;
-        };
-    if !confirmed {
-        eprintln!("ocs-lb: nothing was done");
-        return EXIT_FAILED;
+    let sure = command.yes || !command.change.asks();
+    if let Err(code) = confirmed(&command.change, sure) {
+        return code;
     }
     match done(command) {
         Ok(text) => {
@@ -37,8 +31,52 @@ pub fn change(command: &ChangeCommand) -> u8 {
     }
 }
 
+/// `ocs-lb detach`; the exit code.
+pub fn detach(yes: bool) -> u8 {
+    let what = "end the datapath and cut off every flow";
+    if let Err(code) = confirmed(&what, yes) {
+        return code;
+    }
+    match pins::detach() {
+        Ok(ended) if ended.is_empty() => {
+            println!("nothing was attached");
+            EXIT_DONE
+        }
+        Ok(ended) => {
+            for directory in ended {
+                println!("removed {}", directory.display());
+            }
+            EXIT_DONE
+        }
+        Err(error) => {
+            eprintln!("ocs-lb: {error}");
+            EXIT_FAILED
+        }
+    }
+}
+
+/// Asks where nobody has said yes before.
+///
+/// # Errors
+/// The exit code, where nobody says it now.
+fn confirmed(what: &impl Display, yes: bool) -> Result<(), u8> {
+    let stdin = io::stdin();
+    if yes {
+        return Ok(());
+    }
+    if !stdin.is_terminal() {
+        eprintln!("ocs-lb: without a terminal to ask on, this needs --yes");
+        return Err(EXIT_USAGE);
+    }
+    if !confirm(what, &mut stdin.lock(), &mut io::stderr()) {
+        eprintln!("ocs-lb: nothing was done");
+        return Err(EXIT_FAILED);
+    }
+    Ok(())
+}
+
 /// Whether whoever sits there says yes. Silence is no.
-fn confirm(change: &Change, answers: &mut impl BufRead, questions: &mut impl Write) -> bool {
+fn confirm(change: &impl Display, answers: &mut impl BufRead, questions: &mut impl Write) -> bool {
     let mut line = String::new();
     let asked = write!(questions, "This will {change}. Go on? [y/N] ");
     let read = asked
@@ -59,6 +97,10 @@ fn done(command: &ChangeCommand) -> Result<String, ClientError> {
             let Cleared { cleared } = object(&line, &answer)?;
             Ok(format!("sticky entries forgotten: {cleared}"))
         }
+        Change::Reload => {
+            let Reloaded { changes } = object(&line, &answer)?;
+            Ok(reloaded(&changes))
+        }
         Change::SetCluster { .. } => {
             let ClusterSet { cluster, state } = object(&line, &answer)?;
             Ok(format!("cluster {cluster} is set to {state}"))
@@ -67,6 +109,13 @@ fn done(command: &ChangeCommand) -> Result<String, ClientError> {
             Ok(killed(&object(&line, &answer)?))
         }
     }
+}
+
+fn reloaded(changes: &[String]) -> String {
+    if changes.is_empty() {
+        return "nothing changed".to_owned();
+    }
+    changes.join("\n")
 }
 
 fn killed(view: &KilledView) -> String {
@@ -156,6 +205,12 @@ mod tests {
         };
         for (change, json, expected) in [
             (client(), false, Ok("flows reset: 3")),
+            (Change::Reload, false, Ok("cluster ocs: backend c added")),
+            (
+                Change::Reload,
+                true,
+                Ok(r#"{"changes":["cluster ocs: backend c added"]}"#),
+            ),
             (client(), true, Ok(r#"{"killed":3,"untold":0,"done":true}"#)),
             (sticky.clone(), false, Ok("sticky entries forgotten: 12")),
             (sticky, true, Ok(r#"{"cleared":12}"#)),

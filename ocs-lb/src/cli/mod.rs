@@ -17,7 +17,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::admin::request::RequestError;
 use crate::admin::{Change, Endpoint, Filter, Request, Show};
 
-pub use change::change;
+pub use change::{change, detach};
 use set::SetVerb;
 pub use show::show;
 
@@ -56,6 +56,11 @@ pub enum Command {
     Show(ShowCommand),
     /// Have a running controller do something.
     Change(ChangeCommand),
+    /// End the datapath and remove what it left.
+    Detach {
+        /// Whether it is done without a question.
+        yes: bool,
+    },
 }
 
 /// A wish to a running controller.
@@ -121,6 +126,18 @@ enum Verb {
     /// Reset flows: both sides get a RST
     #[command(subcommand)]
     Reset(ResetVerb),
+    /// Have a running controller apply its file anew; prints what changed, or why nothing did
+    Reload {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the datapath: its flows are cut off, its programs, maps and pins removed
+    Detach {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Forget what a running controller's datapath remembers
     #[command(subcommand)]
     Clear(ClearVerb),
@@ -280,6 +297,13 @@ where
             };
             how.command(socket, change)
         }
+        Verb::Reload { json } => Command::Change(ChangeCommand {
+            socket,
+            change: Change::Reload,
+            yes: true,
+            json,
+        }),
+        Verb::Detach { yes } => Command::Detach { yes },
         Verb::Clear(ClearVerb::Sticky {
             cluster,
             client,

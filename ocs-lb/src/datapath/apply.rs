@@ -1,5 +1,6 @@
 //! Edits to maps.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use aya::maps::MapError;
@@ -51,6 +52,55 @@ pub fn apply(maps: &mut Maps, edit: &MapEdit) -> Result<(), ApplyError> {
     }
 }
 
+/// Makes the tables of a datapath that may forward already serve what the
+/// edits say and nothing else; how many services and addresses were taken
+/// away. Records of backends stay: flows may have their ids.
+///
+/// # Errors
+/// The map's; what was written before holds then.
+pub fn sync(maps: &mut Maps, edits: &[MapEdit]) -> Result<usize, ApplyError> {
+    for edit in edits {
+        apply(maps, edit)?;
+    }
+    let (mut services, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    for edit in edits {
+        match edit {
+            MapEdit::Service(key, _) => {
+                services.insert(*key);
+            }
+            MapEdit::Address(address, _) => {
+                addresses.insert(*address);
+            }
+            MapEdit::Backend(..) => {}
+        }
+    }
+    // A packet meets no address whose services are gone half-way.
+    let gone = gone(maps.addresses.keys(), &addresses).map_err(error("ADDRESSES4"))?;
+    let mut removed = gone.len();
+    for address in gone {
+        maps.addresses
+            .remove(&address)
+            .map_err(error("ADDRESSES4"))?;
+    }
+    let stale = self::gone(maps.services.keys(), &services).map_err(error("SERVICES4"))?;
+    removed += stale.len();
+    for key in stale {
+        maps.services.remove(&key).map_err(error("SERVICES4"))?;
+    }
+    Ok(removed)
+}
+
+fn gone<K: Ord>(
+    keys: impl Iterator<Item = Result<K, MapError>>,
+    wanted: &BTreeSet<K>,
+) -> Result<Vec<K>, MapError> {
+    let keys: Vec<K> = keys.collect::<Result<_, _>>()?;
+    Ok(keys
+        .into_iter()
+        .filter(|key| !wanted.contains(key))
+        .collect())
+}
+
 /// Writes a cluster's policy.
 ///
 /// # Errors
@@ -76,6 +126,21 @@ pub struct NextHops {
 }
 
 impl NextHops {
+    /// Those that the maps hold already.
+    ///
+    /// # Errors
+    /// The map's.
+    pub fn of(maps: &Maps) -> Result<Self, ApplyError> {
+        let mut used = 0;
+        for entry in maps.next_hop_ids.iter() {
+            let (_, id) = entry.map_err(error("NEXT_HOP_IDS4"))?;
+            if id < FIRST_LEARNED {
+                used = used.max(id);
+            }
+        }
+        Ok(Self { used })
+    }
+
     /// The slot of a neighbour; a new one is not valid until its MAC is known.
     /// `None`: no slot is left.
     ///
@@ -151,6 +216,38 @@ pub fn set_neighbor(
         .set(id, after, 0)
         .map_err(error("NEXT_HOPS"))?;
     Ok(true)
+}
+
+/// Moves the next hops of an interface that came back with another index;
+/// flows hold their ids and stay. How many moved.
+///
+/// # Errors
+/// A map's.
+pub fn renumber(maps: &mut Maps, old: u32, new: u32) -> Result<usize, ApplyError> {
+    let ids = error("NEXT_HOP_IDS4");
+    let entries: Vec<(NextHopKey<V4>, u32)> = maps
+        .next_hop_ids
+        .iter()
+        .collect::<Result<_, _>>()
+        .map_err(&ids)?;
+    let mut moved = 0;
+    for (key, id) in entries.into_iter().filter(|(key, _)| key.ifindex == old) {
+        let before = maps.next_hops.get(&id, 0).map_err(error("NEXT_HOPS"))?;
+        let hop = NextHop {
+            ifindex: new,
+            generation: before.generation.wrapping_add(1),
+            ..before
+        };
+        maps.next_hops.set(id, hop, 0).map_err(error("NEXT_HOPS"))?;
+        let key_now = NextHopKey {
+            ifindex: new,
+            ..key
+        };
+        maps.next_hop_ids.insert(key_now, id, 0).map_err(&ids)?;
+        maps.next_hop_ids.remove(&key).map_err(&ids)?;
+        moved += 1;
+    }
+    Ok(moved)
 }
 
 fn known(maps: &Maps, key: &NextHopKey<V4>) -> Result<Option<u32>, ApplyError> {

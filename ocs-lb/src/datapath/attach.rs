@@ -1,10 +1,14 @@
 //! Programs on interfaces.
 
+use std::collections::BTreeSet;
+
 use aya::programs::XdpMode;
 use aya::programs::links::FdLink;
+use aya::programs::xdp::XdpLink;
 use ocs_lb_common::abi::{INTERFACE_INDEX_MASK, INTERFACE_NO_TX, INTERFACE_SLOTS};
 
 use super::load::{LoadError, Loaded, xdp};
+use super::pins::{PinError, Pins};
 use crate::model::AttachMode;
 use crate::neighbor::Link;
 
@@ -43,6 +47,17 @@ pub enum AttachError {
     /// The link is no file descriptor.
     #[error("{0}: the kernel has no BPF links for XDP; Linux 5.9 or later is needed")]
     NoLink(String),
+    /// The link's pin.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The link could not be pinned.
+    #[error("{interface}: its link is not pinned: {source}")]
+    NotPinned {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: aya::pin::PinError,
+    },
     /// Too many.
     #[error("{0}: more than {max} interfaces", max = INTERFACE_SLOTS - 1)]
     TooMany(String),
@@ -51,7 +66,7 @@ pub enum AttachError {
     Collision(String),
 }
 
-/// A program on an interface; dropping it detaches.
+/// A program on an interface; dropping it detaches where it is not pinned.
 pub struct Attached {
     /// Kernel name.
     pub name: String,
@@ -61,26 +76,25 @@ pub struct Attached {
     pub mode: &'static str,
     /// Slot of its counters.
     pub slot: u32,
+    /// Whether it forwarded before this process came.
+    pub adopted: bool,
     _link: FdLink,
 }
 
-/// Attaches to one more interface and lets it take redirected packets.
+/// Attaches to one more interface and lets it take redirected packets. A link
+/// that is pinned gets the new program at once, without a packet in between.
 ///
 /// # Errors
 /// [`AttachError`]; the interface is as before then.
-fn attach(
+pub fn attach(
     loaded: &mut Loaded,
+    pins: Option<&Pins>,
     attached: &[Attached],
     target: &Link,
     mode: AttachMode,
 ) -> Result<Attached, AttachError> {
     let (name, ifindex) = (target.name.as_str(), target.ifindex);
     let interface = || name.to_owned();
-    let slot = attached.len() as u32;
-    // The last slot counts packets of interfaces without one.
-    if slot >= INTERFACE_SLOTS - 1 {
-        return Err(AttachError::TooMany(interface()));
-    }
     let index = ifindex & INTERFACE_INDEX_MASK;
     if attached
         .iter()
@@ -92,6 +106,9 @@ fn attach(
         interface: interface(),
         source,
     };
+    let slot = slot(loaded, index)
+        .map_err(map)?
+        .ok_or_else(|| AttachError::TooMany(interface()))?;
     loaded
         .maps
         .interfaces
@@ -109,32 +126,154 @@ fn attach(
             interface: interface(),
             source,
         })?;
-    let (link, mode) = link(loaded, name, ifindex, mode)?;
+    let taken = match pins.and_then(|pins| pins.take_link(ifindex)) {
+        Some(link) => take_on(loaded, target, link, mode)?,
+        None => None,
+    };
+    let adopted = taken.is_some();
+    let (link, mode) = match taken {
+        Some(taken) => taken,
+        None => {
+            let (link, mode) = link(loaded, name, ifindex, mode)?;
+            (pin(pins, target, link)?, mode)
+        }
+    };
     Ok(Attached {
         name: interface(),
         ifindex,
         mode,
         slot,
+        adopted,
         _link: link,
     })
+}
+
+/// The slot of an interface's counters: the one it has, or one that no other
+/// interface has. The last counts packets of interfaces without one.
+fn slot(loaded: &Loaded, index: u32) -> Result<Option<u32>, aya::maps::MapError> {
+    let of = |value: u32| (value & !INTERFACE_NO_TX).checked_sub(1);
+    let interfaces = &loaded.maps.interfaces;
+    if let Some(slot) = of(interfaces.get(&index, 0)?) {
+        return Ok(Some(slot));
+    }
+    let taken: BTreeSet<u32> = interfaces
+        .iter()
+        .map(|value| value.map(of))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+        .collect();
+    Ok((0..INTERFACE_SLOTS - 1).find(|slot| !taken.contains(slot)))
+}
+
+/// Replaces the program of a link that forwards already. Nothing where the
+/// link turns out to have lost its interface.
+fn take_on(
+    loaded: &mut Loaded,
+    target: &Link,
+    link: FdLink,
+    mode: AttachMode,
+) -> Result<Option<(FdLink, &'static str)>, AttachError> {
+    let no_link = |_| AttachError::NoLink(target.name.clone());
+    let program = xdp(&mut loaded.ebpf)?;
+    let link = XdpLink::try_from(link).map_err(no_link)?;
+    let id = match program.attach_to_link(link) {
+        Ok(id) => id,
+        Err(error) => {
+            tracing::warn!(interface = target.name, %error, "its link is gone; attaching anew");
+            return Ok(None);
+        }
+    };
+    let link = program
+        .take_link(id)
+        .map_err(|source| refused(&target.name, source))?;
+    let has = target.xdp.unwrap_or("native");
+    let wanted = match mode {
+        AttachMode::Auto => has,
+        AttachMode::Native => "native",
+        AttachMode::Generic => "generic",
+    };
+    if wanted != has {
+        tracing::warn!(
+            interface = target.name,
+            has,
+            wanted,
+            "the mode of a link cannot change while it forwards; `ocs-lb detach` and start for that"
+        );
+    }
+    Ok(Some((FdLink::try_from(link).map_err(no_link)?, has)))
+}
+
+/// Pins a new link, so that it outlives this process.
+fn pin(pins: Option<&Pins>, target: &Link, link: FdLink) -> Result<FdLink, AttachError> {
+    let Some(pins) = pins else {
+        return Ok(link);
+    };
+    pins.forget_link(target.ifindex)?;
+    let pinned = link
+        .pin(pins.link(target.ifindex))
+        .map_err(|source| AttachError::NotPinned {
+            interface: target.name.clone(),
+            source,
+        })?;
+    Ok(pinned.into())
+}
+
+/// Takes the program off an interface.
+///
+/// # Errors
+/// A pin's or a map's; then it may forward still.
+pub fn detach(
+    loaded: &mut Loaded,
+    pins: Option<&Pins>,
+    attached: Attached,
+) -> Result<(), AttachError> {
+    if let Some(pins) = pins {
+        pins.forget_link(attached.ifindex)?;
+    }
+    forget(loaded, attached.ifindex)
+}
+
+/// Gives back an interface's slot, and lets it take no redirected packet.
+///
+/// # Errors
+/// A map's.
+pub fn forget(loaded: &mut Loaded, ifindex: u32) -> Result<(), AttachError> {
+    let map = |source| AttachError::Map {
+        interface: format!("interface {ifindex}"),
+        source,
+    };
+    let maps = &mut loaded.maps;
+    maps.interfaces
+        .set(ifindex & INTERFACE_INDEX_MASK, 0, 0)
+        .map_err(map)?;
+    match maps.devices.remove(ifindex) {
+        Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(source) => Err(map(source)),
+    }
 }
 
 /// Attaches to every interface. Native and generic do not mix where the mode
 /// is `auto`: a packet that native XDP redirects needs a driver that takes it.
 ///
 /// # Errors
-/// [`AttachError`]; nothing stays attached then.
+/// [`AttachError`]; what was not attached before is not attached then.
 pub fn attach_all(
     loaded: &mut Loaded,
+    pins: Option<&Pins>,
     interfaces: &[(Link, AttachMode)],
 ) -> Result<Vec<Attached>, AttachError> {
-    let attached = attach_each(loaded, interfaces)?;
+    let mut attached = Vec::new();
+    if let Err(error) = attach_each(loaded, pins, interfaces, &mut attached) {
+        give_up(loaded, pins, attached);
+        return Err(error);
+    }
     let mixed = attached.iter().any(|one| one.mode != attached[0].mode);
     let automatic = |(_, mode): &(Link, AttachMode)| *mode == AttachMode::Auto;
     if !mixed || !interfaces.iter().any(automatic) {
         return Ok(attached);
     }
-    drop(attached);
+    give_up(loaded, pins, attached);
     tracing::warn!("not every interface has native XDP; all are attached in generic mode");
     let generic: Vec<_> = interfaces
         .iter()
@@ -143,19 +282,36 @@ pub fn attach_all(
             mode => (link.clone(), *mode),
         })
         .collect();
-    attach_each(loaded, &generic)
+    let mut attached = Vec::new();
+    match attach_each(loaded, pins, &generic, &mut attached) {
+        Ok(()) => Ok(attached),
+        Err(error) => {
+            give_up(loaded, pins, attached);
+            Err(error)
+        }
+    }
 }
 
 fn attach_each(
     loaded: &mut Loaded,
+    pins: Option<&Pins>,
     interfaces: &[(Link, AttachMode)],
-) -> Result<Vec<Attached>, AttachError> {
-    let mut attached = Vec::new();
+    attached: &mut Vec<Attached>,
+) -> Result<(), AttachError> {
     for (link, mode) in interfaces {
-        let one = attach(loaded, &attached, link, *mode)?;
+        let one = attach(loaded, pins, attached, link, *mode)?;
         attached.push(one);
     }
-    Ok(attached)
+    Ok(())
+}
+
+/// Detaches what this process attached; what forwarded before goes on.
+fn give_up(loaded: &mut Loaded, pins: Option<&Pins>, attached: Vec<Attached>) {
+    for one in attached.into_iter().filter(|one| !one.adopted) {
+        if let Err(error) = detach(loaded, pins, one) {
+            tracing::warn!(%error, "not detached");
+        }
+    }
 }
 
 fn link(

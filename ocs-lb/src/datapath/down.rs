@@ -62,6 +62,30 @@ impl Down {
         })
     }
 
+    /// Looks after the backends of a new model; what is known of those that
+    /// stay is kept.
+    ///
+    /// # Errors
+    /// As [`Down::new`].
+    pub(super) fn follow(&mut self, model: &Model, running: &Running) -> anyhow::Result<()> {
+        let before = std::mem::replace(&mut self.members, members(model, running)?);
+        for member in &mut self.members {
+            let key = (member.cluster, member.slot, member.server);
+            let same = before
+                .iter()
+                .find(|old| (old.cluster, old.slot, old.server) == key);
+            if let Some(same) = same {
+                member.checks = same.checks.clone();
+            }
+        }
+        let is_member = |key: &(u16, u16)| {
+            let mut members = self.members.iter();
+            members.any(|member| (member.cluster, member.slot) == *key)
+        };
+        self.pending.retain(|key, _| is_member(key));
+        Ok(())
+    }
+
     /// Whether there is something to decide or to walk for.
     pub(super) fn is_busy(&self) -> bool {
         !self.pending.is_empty() || !self.queue.is_empty()
@@ -73,7 +97,7 @@ fn members(model: &Model, running: &Running) -> anyhow::Result<Vec<Member>> {
     let mut members = Vec::new();
     for (id, cluster) in model.clusters.iter().enumerate() {
         for (slot, backend) in cluster.backends.iter().enumerate() {
-            let Some(check) = backend.check else {
+            let Some(check) = backend.check.filter(|_| !backend.retired) else {
                 continue;
             };
             let next_hop = running.reach[id][slot].next_hop;
@@ -178,6 +202,15 @@ impl Owner {
             request.since = Ticks(read::now().0.wrapping_sub(ticks::duration(age)));
         }
         self.down.queue.push(request, policy.rate);
+    }
+
+    /// Queues the resets of a backend's flows that the file no longer has.
+    pub(super) fn kill_removed(&mut self, cluster: u16, backend: u16) {
+        let rate = self.model.clusters[usize::from(cluster)]
+            .on_backend_down
+            .rate;
+        let request = of_backend(cluster, backend, KillReason::Operator);
+        self.down.queue.push(request, rate);
     }
 
     /// An operator wants flows to be reset; the answer comes when they are.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::load::MapIds;
 use super::owner::Message;
@@ -19,22 +19,41 @@ fn stopped<E>(_: E) -> Unavailable {
     Unavailable("the datapath's owner has stopped".to_owned())
 }
 
+/// What a reload may change under everyone's eyes.
+#[derive(Clone)]
+pub struct Known {
+    /// What the datapath does.
+    pub model: Arc<Model>,
+    /// The tables that are walked beside the owner.
+    pub ids: MapIds,
+}
+
 /// A handle on the owner; any number may exist.
 #[derive(Clone)]
 pub struct Handle {
     messages: mpsc::Sender<Message>,
-    model: Arc<Model>,
-    ids: MapIds,
+    known: watch::Receiver<Known>,
 }
 
 impl Handle {
     /// A handle that sends its messages there.
-    pub fn new(messages: mpsc::Sender<Message>, model: Arc<Model>, ids: MapIds) -> Self {
-        Self {
-            messages,
-            model,
-            ids,
-        }
+    pub const fn new(messages: mpsc::Sender<Message>, known: watch::Receiver<Known>) -> Self {
+        Self { messages, known }
+    }
+
+    /// What holds now.
+    pub fn known(&self) -> Known {
+        self.known.borrow().clone()
+    }
+
+    /// Reads the configuration again and applies it; what changed.
+    ///
+    /// # Errors
+    /// As [`Handle::tell`]; why nothing changed.
+    pub async fn reload(&self) -> Result<Vec<String>, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Reload(reply)).await?;
+        answer.await.map_err(stopped)?.map_err(Unavailable)
     }
 
     /// Tells the owner something.
@@ -92,7 +111,7 @@ impl Handle {
     /// What is not there; the map's.
     pub async fn clear(&self, wanted: Clear) -> Result<u64, Unavailable> {
         let wanted = self.sticky_wanted(&wanted).map_err(Unavailable)?;
-        let ids = self.ids.clone();
+        let ids = self.known().ids;
         let walk = tokio::task::spawn_blocking(move || sticky::clear(&ids, &wanted));
         match walk.await {
             Ok(cleared) => cleared.map_err(|error| Unavailable(error.to_string())),
@@ -105,7 +124,11 @@ impl Handle {
     /// # Errors
     /// As [`Handle::tell`]; what is not there; the map's.
     pub async fn set_cluster(&self, cluster: &str, state: ClusterState) -> Result<(), Unavailable> {
-        let cluster = self.model.cluster_id(cluster).map_err(Unavailable)?;
+        let cluster = self
+            .known()
+            .model
+            .cluster_id(cluster)
+            .map_err(Unavailable)?;
         let (done, answer) = oneshot::channel();
         let message = Message::SetCluster {
             cluster,
@@ -117,8 +140,9 @@ impl Handle {
     }
 
     fn sticky_wanted(&self, wanted: &Clear) -> Result<sticky::Wanted, String> {
-        let cluster = self.model.cluster_id(&wanted.cluster)?;
-        let backends = &self.model.clusters[usize::from(cluster)];
+        let model = self.known().model;
+        let cluster = model.cluster_id(&wanted.cluster)?;
+        let backends = &model.clusters[usize::from(cluster)];
         let slot = wanted.backend.as_ref().map(|name| backends.slot(name));
         Ok(sticky::Wanted {
             cluster,
@@ -134,9 +158,9 @@ impl Handle {
         wanted: impl Fn(&FlowView) -> bool + Send + 'static,
     ) -> mpsc::Receiver<FlowView> {
         let (sender, receiver) = mpsc::channel(256);
-        let (id, model) = (self.ids.flows, Arc::clone(&self.model));
+        let Known { model, ids } = self.known();
         tokio::task::spawn_blocking(move || {
-            let walk = read::flows(id, &model, |view| {
+            let walk = read::flows(ids.flows, &model, |view| {
                 !wanted(&view) || sender.blocking_send(view).is_ok()
             });
             if let Err(error) = walk {
@@ -152,9 +176,9 @@ impl Handle {
         wanted: impl Fn(&StickyView) -> bool + Send + 'static,
     ) -> mpsc::Receiver<StickyView> {
         let (sender, receiver) = mpsc::channel(256);
-        let (ids, model) = (Arc::clone(&self.ids.sticky), Arc::clone(&self.model));
+        let Known { model, ids } = self.known();
         tokio::task::spawn_blocking(move || {
-            let walk = read::sticky(&ids, &model, |view| {
+            let walk = read::sticky(&ids.sticky, &model, |view| {
                 !wanted(&view) || sender.blocking_send(view).is_ok()
             });
             if let Err(error) = walk {

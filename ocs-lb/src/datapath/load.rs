@@ -1,5 +1,6 @@
 //! The eBPF object: sizes set, maps created, programs verified.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::maps::{Array, ArrayOfMaps, DevMapHash, HashMap, MapData, PerCpuArray, RingBuf};
@@ -13,11 +14,16 @@ use ocs_lb_common::abi::{
 use ocs_lb_common::address::V4;
 use ocs_lb_common::sweep::Report;
 
+use super::identity::{self, Identity};
+use super::pins::Pins;
+use super::reuse;
 use crate::model::LogLevel;
 use crate::model::sizes::Sizes;
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("OCS_LB_EBPF_OBJECT"));
 
+/// Name of the map of sticky tables.
+const STICKY: &str = "STICKY4";
 /// Name of the XDP program.
 pub const XDP: &str = "ocs_lb_xdp";
 /// Name of the sweep.
@@ -47,6 +53,17 @@ pub enum LoadError {
     /// The object lacks a map or program, or it is of another type.
     #[error("the eBPF object and this binary do not belong together: {0}")]
     Mismatch(&'static str),
+    /// A map that is there already is not the one that is wanted.
+    #[error("the datapath that forwards cannot be taken on: {0}; `ocs-lb detach` ends it")]
+    Misfit(#[from] reuse::Misfit),
+    /// A pinned map or program.
+    #[error("{path}: {source}")]
+    Pinned {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A map is not what the binary takes it for.
     #[error("map {name}: {source}")]
     Map {
@@ -100,6 +117,10 @@ pub struct Loaded {
     pub events: Option<RingBuf<MapData>>,
     /// Flows that were killed, until they are taken.
     pub kills: Option<RingBuf<MapData>>,
+    /// Names of the ids in the maps.
+    pub identity: Identity,
+    /// The clusters' sticky tables, as the programs find them.
+    sticky: ArrayOfMaps<MapData, MapData>,
     /// Name, entries and locked bytes of every map.
     pub bill: Vec<MapBill>,
 }
@@ -151,7 +172,7 @@ pub struct MapBill {
 /// # Errors
 /// [`LoadError`]; nothing stays in the kernel then.
 pub fn object(sizes: &Sizes, log: LogLevel) -> Result<Ebpf, LoadError> {
-    object_at(sizes, log, Clock::Kernel)
+    object_at(sizes, log, Clock::Kernel, None)
 }
 
 /// Where the programs read the time.
@@ -163,8 +184,20 @@ pub enum Clock {
     Test,
 }
 
-fn object_at(sizes: &Sizes, log: LogLevel, clock: Clock) -> Result<Ebpf, LoadError> {
+fn object_at(
+    sizes: &Sizes,
+    log: LogLevel,
+    clock: Clock,
+    pins: Option<&Pins>,
+) -> Result<Ebpf, LoadError> {
+    let wanted = reuse::wanted(OBJECT, sizes)?;
     let mut loader = EbpfLoader::new();
+    if let Some(pins) = pins {
+        reuse::compare(pins, &wanted)?;
+        for name in wanted.keys() {
+            loader.map_pin_path(name, pins.map(name));
+        }
+    }
     // Read-only and known before verification: with 0 no log call is left in
     // the programs.
     let level: u8 = if log == LogLevel::Trace {
@@ -178,7 +211,7 @@ fn object_at(sizes: &Sizes, log: LogLevel, clock: Clock) -> Result<Ebpf, LoadErr
     if let Some(pause) = &sizes.shortest_timeout {
         loader.override_global("PAUSE_TICKS", pause, true);
     }
-    for (name, entries) in sizes.overrides() {
+    for (name, entries) in sizes.with_room().overrides() {
         loader.map_max_entries(name, entries);
     }
     Ok(loader.load(OBJECT)?)
@@ -205,13 +238,32 @@ pub fn load(sizes: &Sizes, log: LogLevel) -> Result<Loaded, LoadError> {
     load_at(sizes, log, Clock::Kernel)
 }
 
-/// The same with a clock of choice.
+/// The same over the maps that are pinned, where there are any; the others
+/// are pinned too. Programs that forward by them go on.
+///
+/// # Errors
+/// [`LoadError`]; maps that were pinned before are as they were.
+pub fn load_pinned(sizes: &Sizes, log: LogLevel, pins: &Pins) -> Result<Loaded, LoadError> {
+    load_with(sizes, log, Clock::Kernel, Some(pins))
+}
+
+/// The same as [`load`] with a clock of choice.
 ///
 /// # Errors
 /// [`LoadError`].
 pub fn load_at(sizes: &Sizes, log: LogLevel, clock: Clock) -> Result<Loaded, LoadError> {
-    let mut ebpf = object_at(sizes, log, clock)?;
-    let tables = sticky_tables(&mut ebpf, &sizes.sticky)?;
+    load_with(sizes, log, clock, None)
+}
+
+fn load_with(
+    sizes: &Sizes,
+    log: LogLevel,
+    clock: Clock,
+    pins: Option<&Pins>,
+) -> Result<Loaded, LoadError> {
+    let mut ebpf = object_at(sizes, log, clock, pins)?;
+    let identity = identity(pins)?;
+    let tables = sticky_tables(&mut ebpf, &sizes.sticky, pins)?;
     let bill = bill(&ebpf, &tables);
     let ids = MapIds {
         flows: id(&ebpf, "FLOWS4")?,
@@ -219,6 +271,7 @@ pub fn load_at(sizes: &Sizes, log: LogLevel, clock: Clock) -> Result<Loaded, Loa
         pending_sticky: id(&ebpf, "PENDING_STICKY4")?,
     };
     let tables = tables.into_iter().map(|table| table.map).collect();
+    let sticky = take(&mut ebpf, STICKY)?;
     let maps = take_maps(&mut ebpf, tables)?;
     let events = take(&mut ebpf, "EVENTS4")?;
     let kills = take(&mut ebpf, "KILLS4")?;
@@ -234,8 +287,53 @@ pub fn load_at(sizes: &Sizes, log: LogLevel, clock: Clock) -> Result<Loaded, Loa
         ids,
         events: Some(events),
         kills: Some(kills),
+        identity,
+        sticky,
         bill,
     })
+}
+
+/// The table of names, made where there is none.
+///
+/// # Errors
+/// The kernel's.
+pub fn identity(pins: Option<&Pins>) -> Result<Identity, LoadError> {
+    use aya::maps::Map;
+    use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
+
+    const NAME: &str = "IDENTITY";
+    /// `BPF_F_NO_PREALLOC` (`include/uapi/linux/bpf.h`).
+    const NO_PREALLOC: u32 = 1;
+    let pattern = aya_obj::Map::new_from_params(
+        BPF_MAP_TYPE_HASH as u32,
+        size_of::<u32>() as u32,
+        identity::SIZE as u32,
+        65_536,
+        NO_PREALLOC,
+    );
+    let map = |source| LoadError::Map { name: NAME, source };
+    let data = open_or_create(pattern, NAME, pins.map(|pins| pins.map(NAME)).as_deref())?;
+    Identity::new(Map::HashMap(data).try_into().map_err(map)?).map_err(map)
+}
+
+/// The map of a path, or a new one that is pinned there.
+fn open_or_create(
+    pattern: aya_obj::Map,
+    name: &'static str,
+    path: Option<&Path>,
+) -> Result<MapData, LoadError> {
+    let map = |source| LoadError::Map { name, source };
+    if let Some(path) = path.filter(|path| path.exists()) {
+        return MapData::from_pin(path).map_err(map);
+    }
+    let data = MapData::create(pattern, name, None).map_err(map)?;
+    if let Some(path) = path {
+        data.pin(path).map_err(|source| LoadError::Pinned {
+            path: path.to_path_buf(),
+            source: Box::new(source),
+        })?;
+    }
+    Ok(data)
 }
 
 /// The XDP program of an object.
@@ -268,35 +366,115 @@ struct Table {
     row: MapBill,
 }
 
-/// Creates a sticky table of each size and puts it into `STICKY4`.
-fn sticky_tables(ebpf: &mut Ebpf, sizes: &[u32]) -> Result<Vec<Table>, LoadError> {
-    use aya::maps::Map;
-
-    const NAME: &str = "STICKY4";
-    let map = |source| LoadError::Map { name: NAME, source };
+/// Puts a sticky table of each size into `STICKY4`: the one that is pinned, a
+/// copy of it where its size is another one, or a new one.
+fn sticky_tables(
+    ebpf: &mut Ebpf,
+    sizes: &[u32],
+    pins: Option<&Pins>,
+) -> Result<Vec<Table>, LoadError> {
+    let map = |source| LoadError::Map {
+        name: STICKY,
+        source,
+    };
     let mut outer: ArrayOfMaps<_, MapData> = ebpf
-        .map_mut(NAME)
-        .ok_or(LoadError::Mismatch(NAME))?
+        .map_mut(STICKY)
+        .ok_or(LoadError::Mismatch(STICKY))?
         .try_into()
         .map_err(map)?;
     let mut tables = Vec::new();
     for (cluster, entries) in sizes.iter().enumerate() {
-        let pattern = aya_obj::Map::new_from_params(
-            aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32,
-            size_of::<StickyKey<V4>>() as u32,
-            size_of::<StickyValue>() as u32,
-            *entries,
-            0,
-        );
-        let data = MapData::create(pattern, "STICKY4_TABLE", None).map_err(map)?;
+        let data = sticky_table(cluster, *entries, pins)?;
         outer.set(cluster as u32, &data, 0).map_err(map)?;
-        tables.push(Table {
-            id: data.info().map_err(map)?.id(),
-            row: row(NAME, &data).ok_or(LoadError::Mismatch(NAME))?,
-            map: Map::LruHashMap(data).try_into().map_err(map)?,
-        });
+        tables.push(table(data)?);
     }
     Ok(tables)
+}
+
+/// Gives every cluster a sticky table of its size, in a datapath that runs.
+///
+/// # Errors
+/// The kernel's.
+pub fn sticky_for(loaded: &mut Loaded, pins: &Pins, sizes: &[u32]) -> Result<(), LoadError> {
+    let map = |source| LoadError::Map {
+        name: STICKY,
+        source,
+    };
+    let mut ids = loaded.ids.sticky.to_vec();
+    ids.truncate(sizes.len());
+    loaded.maps.sticky.truncate(sizes.len());
+    for (cluster, entries) in sizes.iter().enumerate() {
+        let data = sticky_table(cluster, *entries, Some(pins))?;
+        let id = data.info().map_err(map)?.id();
+        if ids.get(cluster) == Some(&id) {
+            continue;
+        }
+        loaded.sticky.set(cluster as u32, &data, 0).map_err(map)?;
+        let table = table(data)?;
+        if cluster < ids.len() {
+            ids[cluster] = table.id;
+            loaded.maps.sticky[cluster] = table.map;
+        } else {
+            ids.push(table.id);
+            loaded.maps.sticky.push(table.map);
+        }
+    }
+    loaded.ids.sticky = ids.into();
+    Ok(())
+}
+
+fn table(data: MapData) -> Result<Table, LoadError> {
+    use aya::maps::Map;
+
+    let map = |source| LoadError::Map {
+        name: STICKY,
+        source,
+    };
+    Ok(Table {
+        id: data.info().map_err(map)?.id(),
+        row: row(STICKY, &data).ok_or(LoadError::Mismatch(STICKY))?,
+        map: Map::LruHashMap(data).try_into().map_err(map)?,
+    })
+}
+
+/// The table of one cluster.
+fn sticky_table(cluster: usize, entries: u32, pins: Option<&Pins>) -> Result<MapData, LoadError> {
+    let map = |source| LoadError::Map {
+        name: STICKY,
+        source,
+    };
+    let pattern = aya_obj::Map::new_from_params(
+        aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32,
+        size_of::<StickyKey<V4>>() as u32,
+        size_of::<StickyValue>() as u32,
+        entries,
+        0,
+    );
+    let Some(path) = pins.map(|pins| pins.map(&format!("{STICKY}_{cluster}"))) else {
+        return MapData::create(pattern, "STICKY4_TABLE", None).map_err(map);
+    };
+    if !path.exists() {
+        return open_or_create(pattern, "STICKY4_TABLE", Some(&path));
+    }
+    let old = MapData::from_pin(&path).map_err(map)?;
+    if old.info().map_err(map)?.max_entries() == entries {
+        return Ok(old);
+    }
+    // Entries are a client's comfort, not a flow: what a packet writes to the
+    // old table while it is copied is lost.
+    let new = MapData::create(pattern, "STICKY4_TABLE", None).map_err(map)?;
+    let (old, mut new) = (table(old)?.map, table(new)?.map);
+    for entry in old.iter() {
+        let (key, value) = entry.map_err(map)?;
+        new.insert(key, value, 0).map_err(map)?;
+    }
+    let pinned = |source: Box<dyn std::error::Error + Send + Sync>| LoadError::Pinned {
+        path: path.clone(),
+        source,
+    };
+    std::fs::remove_file(&path).map_err(|error| pinned(Box::new(error)))?;
+    new.pin(&path).map_err(|error| pinned(Box::new(error)))?;
+    MapData::from_pin(&path).map_err(map)
 }
 
 fn take_maps(ebpf: &mut Ebpf, sticky: Vec<StickyTable>) -> Result<Maps, LoadError> {

@@ -42,6 +42,7 @@ impl Owner {
             sweep: self.sweep.clone(),
             events_lost: read::events_lost(maps)?,
             resets: self.down.resets.clone(),
+            reloads: self.reloads.clone(),
         })
     }
 

@@ -1,21 +1,28 @@
 //! The only user of aya: the programs and maps in the kernel.
 
+pub mod adopt;
 pub mod apply;
 pub mod attach;
+mod bpffs;
 mod down;
 pub mod events;
 pub mod floor;
+mod follow;
 pub mod handle;
 mod history;
+pub mod identity;
 pub mod kill;
 pub mod kills;
 pub mod load;
 pub mod log;
 mod look;
 pub mod owner;
+pub mod pins;
 mod policy;
 pub mod read;
 pub mod record;
+mod reload;
+pub mod reuse;
 pub mod sticky;
 pub mod sweep;
 pub mod sysctl;

@@ -1,44 +1,48 @@
 //! The task that owns the maps. Everyone else sends it messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::adopt::Found;
 use super::down::Down;
 use super::events::{Batch, Events};
-use super::handle::Handle;
+use super::follow::Host;
+use super::handle::{Handle, Known};
 use super::history::History;
 use super::kills::Kills;
 use super::watch::SnatName;
 use super::{apply, read, sweep};
 use crate::admin::Reset;
 use crate::health::observe::Traffic;
-use crate::health::{CheckResult, Fact, Observers};
+use crate::health::{CheckResult, Checks, Fact};
 use crate::model::drift::{Drift, Pass};
 use crate::model::kills::WALKS_PER_SECOND;
 use crate::model::pressure::Pressure;
-use crate::model::{ClusterState, Model, Unknown};
+use crate::model::{Backend, ClusterState, Model, Unknown};
 use crate::neighbor::{Neighbor, Netlink};
-use crate::setup::Running;
-use crate::snapshot::{DurationsView, EventView, KilledView, Snapshot, SweepView};
+use crate::setup::{Running, identities, per_backend, states};
+use crate::snapshot::{DurationsView, EventView, KilledView, ReloadView, Snapshot, SweepView};
+use crate::targets::targets;
 
 /// What others tell or ask the owner.
 pub enum Message {
     /// A health check ended.
     Health(Fact),
-    /// Where failures of live traffic are to go.
-    Observers(Observers),
     /// A neighbour's MAC is known.
     Neighbor(Neighbor),
     /// Connections from before the first attach are gone: the clusters' own
     /// `unknown` holds.
     TakenOver,
+    /// The configuration is to be read again; what changed, or why nothing did.
+    Reload(oneshot::Sender<Result<Vec<String>, String>>),
     /// Someone wants to see everything.
     Snapshot(oneshot::Sender<Snapshot>),
     /// Someone wants to see the last events.
@@ -77,7 +81,7 @@ fn report(what: &str, result: anyhow::Result<()>) {
 }
 
 /// Seconds since 1970.
-fn wall_clock() -> f64 {
+pub(super) fn wall_clock() -> f64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
@@ -102,58 +106,106 @@ pub(super) struct Health {
 pub(super) struct Owner {
     pub(super) running: Running,
     pub(super) model: Arc<Model>,
-    netlink: Netlink,
+    pub(super) netlink: Netlink,
     pub(super) health: Vec<Vec<Health>>,
     /// The operator's word, by cluster id.
     pub(super) states: Vec<ClusterState>,
     pub(super) sweep: SweepView,
-    drift: Drift,
+    pub(super) drift: Drift,
     pub(super) unknown: Option<Unknown>,
     pub(super) down: Down,
     history: History,
-    pub(super) observers: Observers,
+    pub(super) checks: Checks,
     pub(super) pressure: Pressure<SnatName>,
+    /// The file that the model came from.
+    pub(super) config: PathBuf,
+    pub(super) reloads: ReloadView,
+    /// The host when it was last looked at.
+    pub(super) host: Option<Host>,
+    /// Interfaces that served and are gone.
+    pub(super) lost: BTreeSet<String>,
+    /// Where others read the model and the tables' ids.
+    pub(super) known: watch::Sender<Known>,
 }
 
-/// Starts the owner. It runs until the token is cancelled and then drops the
-/// datapath, which detaches it.
+/// What the owner starts with.
+pub struct Start {
+    /// The datapath.
+    pub running: Running,
+    /// What it does, with its ids.
+    pub model: Arc<Model>,
+    /// What was known of the backends' health.
+    pub found: Found,
+    /// The way to the kernel's tables.
+    pub netlink: Netlink,
+    /// Stands in for the clusters' own.
+    pub unknown: Option<Unknown>,
+    /// The configuration's file.
+    pub config: PathBuf,
+    /// Whether the datapath ends with the owner.
+    pub detach: bool,
+    /// Where the checks' facts go.
+    pub facts: mpsc::Sender<Fact>,
+}
+
+impl Health {
+    /// Of a backend that no check has told of yet.
+    pub(super) fn first(backend: &Backend, was_healthy: Option<bool>) -> Self {
+        let healthy = was_healthy.unwrap_or(true);
+        Self {
+            healthy,
+            status: match (&backend.check, healthy) {
+                (None, _) => "no check",
+                (Some(_), true) => "UP",
+                (Some(_), false) => "DOWN",
+            }
+            .to_owned(),
+            last: String::new(),
+            results: BTreeMap::new(),
+            durations: DurationsView::default(),
+            traffic: None,
+            kills: BTreeMap::new(),
+        }
+    }
+}
+
+/// Starts the owner and the checks of its backends. It runs until the token is
+/// cancelled; the datapath goes on, unless it is to end.
 ///
 /// # Errors
-/// Where the runtime cannot poll the events.
+/// Where the runtime cannot poll the events, or a socket cannot be had.
 pub fn spawn(
-    mut running: Running,
-    model: Arc<Model>,
-    netlink: Netlink,
-    unknown: Option<Unknown>,
+    start: Start,
     cancel: CancellationToken,
 ) -> anyhow::Result<(Handle, tokio::task::JoinHandle<anyhow::Result<()>>)> {
+    let Start {
+        mut running,
+        model,
+        found,
+        netlink,
+        unknown,
+        config,
+        detach,
+        facts,
+    } = start;
     let (sender, receiver) = mpsc::channel(1024);
-    let handle = Handle::new(sender, Arc::clone(&model), running.loaded.ids.clone());
+    let (known, reader) = watch::channel(Known {
+        model: Arc::clone(&model),
+        ids: running.loaded.ids.clone(),
+    });
+    let handle = Handle::new(sender, reader);
     let events = Events::new(running.loaded.take_events()?)?;
     let kills = Kills::new(running.loaded.take_kills()?)?;
     let down = Down::new(&model, &running).context("resets for killed flows")?;
-    let health = model
-        .clusters
-        .iter()
-        .map(|cluster| {
-            let first = |backend: &crate::model::Backend| Health {
-                healthy: true,
-                status: if backend.check.is_some() {
-                    "UP"
-                } else {
-                    "no check"
-                }
-                .to_owned(),
-                last: String::new(),
-                results: BTreeMap::new(),
-                durations: DurationsView::default(),
-                traffic: None,
-                kills: BTreeMap::new(),
-            };
-            cluster.backends.iter().map(first).collect()
-        })
-        .collect();
-    let states = vec![ClusterState::default(); model.clusters.len()];
+    let was = |id: usize, slot: usize| found.was_healthy(id as u16, slot as u16);
+    let health = per_backend(&model, |id, slot| {
+        Health::first(&model.clusters[id].backends[slot], was(id, slot))
+    });
+    let mut checks = Checks::new(facts);
+    checks.set(targets(&model, &running)?, |target| {
+        found.was_healthy(target.cluster, target.backend)
+    });
+    let states = states(&model, &found);
     let owner = Owner {
         running,
         model,
@@ -165,10 +217,21 @@ pub fn spawn(
         unknown,
         down,
         history: History::default(),
-        observers: Observers::default(),
+        checks,
         pressure: Pressure::default(),
+        config,
+        reloads: ReloadView::first(wall_clock()),
+        host: None,
+        lost: BTreeSet::new(),
+        known,
     };
-    let task = tokio::spawn(owner.run(receiver, events, kills, cancel));
+    let task = tokio::spawn(async move {
+        let (owner, result) = owner.run(receiver, events, kills, cancel).await;
+        if detach {
+            owner.running.end()?;
+        }
+        result
+    });
     Ok((handle, task))
 }
 
@@ -179,7 +242,7 @@ impl Owner {
         mut events: Events,
         mut kills: Kills,
         cancel: CancellationToken,
-    ) -> anyhow::Result<()> {
+    ) -> (Self, anyhow::Result<()>) {
         let mut sweeps = tokio::time::interval(self.model.sweep_interval);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut neighbors = tokio::time::interval(NEIGHBORS);
@@ -188,10 +251,19 @@ impl Owner {
         walks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = cancel.cancelled() => return Ok(()),
-                Some(message) = messages.recv() => report("message", self.handle(message)),
-                batch = events.next() => self.happened(batch?).await,
-                killed = kills.next() => self.tell(&killed?),
+                () = cancel.cancelled() => return (self, Ok(())),
+                Some(message) = messages.recv() => report("message", self.handle(message).await),
+                batch = events.next() => match batch {
+                    Ok(batch) => self.happened(batch).await,
+                    Err(error) => return (self, Err(error.into())),
+                },
+                killed = kills.next() => match killed {
+                    Ok(killed) => self.tell(&killed),
+                    Err(error) => return (self, Err(error.into())),
+                },
+                error = self.checks.failed() => {
+                    return (self, Err(anyhow::Error::from(error).context("a health check")));
+                }
                 _ = walks.tick(), if self.down.is_busy() => report("kill", self.walk()),
                 _ = sweeps.tick() => {
                     report("sweep", self.sweep());
@@ -201,21 +273,25 @@ impl Owner {
                 _ = neighbors.tick() => {
                     report("neighbours", self.refresh().await);
                     report("SNAT ports", self.look_at_snat());
+                    report("this host", self.follow_host().await);
                 }
             }
         }
     }
 
-    fn handle(&mut self, message: Message) -> anyhow::Result<()> {
+    async fn handle(&mut self, message: Message) -> anyhow::Result<()> {
         match message {
             Message::Health(fact) => self.health(&fact)?,
-            Message::Observers(observers) => self.observers = observers,
             Message::Neighbor(neighbor) => self.neighbor(&neighbor)?,
             Message::TakenOver => {
                 self.unknown = None;
                 for id in 0..self.model.clusters.len() {
                     self.write_policy(id)?;
                 }
+            }
+            Message::Reload(reply) => {
+                let result = self.reload().await;
+                let _ = reply.send(result);
             }
             Message::Snapshot(reply) => {
                 // Who asked may be gone; that is no one's loss.
@@ -297,11 +373,19 @@ impl Owner {
             return Ok(());
         }
         let ready = self.write_policy(id)?;
+        self.write_identities()?;
         let cluster = &self.model.clusters[id];
         if !ready.contains(&true) {
             tracing::error!(cluster = cluster.name, "no backend is ready");
         }
         Ok(())
+    }
+
+    /// Leaves behind who has which id, who was healthy, and the operator's word.
+    pub(super) fn write_identities(&mut self) -> anyhow::Result<()> {
+        let healthy = per_backend(&self.model, |id, slot| self.health[id][slot].healthy);
+        let entries = identities(&self.model, &healthy, &self.states);
+        Ok(self.running.loaded.identity.set(&entries)?)
     }
 
     fn neighbor(&mut self, neighbor: &Neighbor) -> anyhow::Result<()> {

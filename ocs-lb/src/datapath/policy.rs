@@ -29,6 +29,7 @@ impl Owner {
             self.states[id] = before;
             return Err(error);
         }
+        self.write_identities()?;
         let cluster = &self.model.clusters[id].name;
         tracing::info!(cluster, %before, %state, "cluster set");
         Ok(())

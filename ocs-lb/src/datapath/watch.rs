@@ -32,7 +32,7 @@ impl Owner {
                 let before = self.health[id][slot].traffic.replace(now);
                 let failed = before.map_or(0, |before| failures(before, now, check.fall));
                 if failed > 0 {
-                    self.observers.observe(id as u16, slot as u16, failed);
+                    self.checks.observe(id as u16, slot as u16, failed);
                 }
             }
         }

@@ -7,7 +7,7 @@ pub mod server;
 use std::collections::BTreeMap;
 
 use crate::model::ClusterState;
-use crate::snapshot::{BackendView, ClusterView, Snapshot, SnatView};
+use crate::snapshot::{BackendView, ClusterView, ReloadView, Snapshot, SnatView};
 
 use exposition::Exposition;
 pub use process::Process;
@@ -304,6 +304,7 @@ fn tables(out: &mut Exposition, snapshot: &Snapshot) {
         )
         .real(&[], snapshot.sweep.timestamp);
     }
+    reloads(out, &snapshot.reloads);
     out.counter(
         "ocs_lb_events_lost_total",
         "Events of the datapath that found their ring full.",
@@ -339,6 +340,25 @@ fn tables(out: &mut Exposition, snapshot: &Snapshot) {
     for map in &snapshot.maps {
         out.count(&[("map", &map.name)], map.bytes);
     }
+}
+
+fn reloads(out: &mut Exposition, reloads: &ReloadView) {
+    out.counter(
+        "ocs_lb_reloads_total",
+        "Times that the configuration was read again, by result.",
+    );
+    out.count(&[("result", "applied")], reloads.applied);
+    out.count(&[("result", "failed")], reloads.failed);
+    out.gauge(
+        "ocs_lb_config_last_reload_successful",
+        "Whether the last reload was applied; the start counts.",
+    );
+    out.count(&[], u64::from(reloads.last_successful));
+    out.gauge(
+        "ocs_lb_config_last_reload_success_timestamp_seconds",
+        "Wall clock of the last reload that was applied, seconds since 1970.",
+    );
+    out.real(&[], reloads.last_success);
 }
 
 fn own_costs(out: &mut Exposition, process: &Process) {

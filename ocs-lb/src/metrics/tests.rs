@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
-use crate::snapshot::{DurationsView, InterfaceView, MapView, ResetView, SweepView};
+use crate::snapshot::{DurationsView, InterfaceView, MapView, ReloadView, ResetView, SweepView};
 
 fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect()
@@ -71,6 +71,12 @@ fn sample() -> Snapshot {
     };
     Snapshot {
         events_lost: 2,
+        reloads: ReloadView {
+            applied: 5,
+            failed: 1,
+            last_successful: false,
+            last_success: 1_700_000_000.5,
+        },
         resets: ResetView {
             sent: 8,
             failed: 1,
@@ -137,6 +143,9 @@ fn every_row_has_its_value() {
         "ocs_lb_redispatches_total{cluster=\"ocs\",reason=\"silent\"} 3".into(),
         format!("ocs_lb_backend_resets_total{{{backend},reason=\"server_reset\"}} 4"),
         "ocs_lb_snat_failures_total{cluster=\"ocs\",address=\"198.51.100.1\",backend=\"OCS_Node1\",port=\"443\"} 6".into(),
+        "ocs_lb_reloads_total{result=\"applied\"} 5".into(),
+        "ocs_lb_reloads_total{result=\"failed\"} 1".into(),
+        "ocs_lb_config_last_reload_successful 0".into(),
         "ocs_lb_kill_resets_total{result=\"sent\"} 8".into(),
         "ocs_lb_kill_resets_total{result=\"failed\"} 1".into(),
         "ocs_lb_flows_limit{cluster=\"ocs\"} 40000".into(),

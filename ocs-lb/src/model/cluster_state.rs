@@ -23,6 +23,18 @@ impl ClusterState {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Ready, Self::Drain, Self::Maint, Self::Pass];
 
+    /// Its number where it outlives the controller.
+    pub fn number(self) -> u8 {
+        let at = Self::ALL.iter().position(|state| *state == self);
+        at.unwrap_or_default() as u8
+    }
+
+    /// The state of a number; ready where there is none.
+    pub fn from_number(number: u8) -> Self {
+        let known = Self::ALL.get(usize::from(number));
+        known.copied().unwrap_or_default()
+    }
+
     /// Its name in requests, on the command line and in metrics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -63,6 +75,7 @@ mod tests {
     fn requests_spell_it_as_the_command_line_does() {
         for state in ClusterState::ALL {
             let text = format!("\"{state}\"");
+            assert_eq!(ClusterState::from_number(state.number()), state);
             assert_eq!(serde_json::to_string(&state).unwrap(), text);
             assert_eq!(serde_json::from_str::<ClusterState>(&text).unwrap(), state);
         }

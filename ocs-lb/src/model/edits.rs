@@ -20,7 +20,7 @@ pub enum MapEdit {
 }
 
 /// What the network says of one backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Source addresses for its flows.
     pub snat: Vec<Ipv4Addr>,

@@ -9,6 +9,13 @@ use super::{Cluster, Model, Snat};
 /// create one destination at once waste one.
 const SPARE_PORT_MAPS: u64 = 64;
 
+/// Fewest VIPs and ports that there is room for.
+const LEAST_SERVICES: u32 = 1024;
+/// Fewest addresses that there is room for.
+const LEAST_ADDRESSES: u32 = 256;
+/// Most bitmaps of SNAT ports beyond those needed, at 16 KiB each.
+const MOST_SPARE_PORT_MAPS: u32 = 1024;
+
 /// Entries of the tables that depend on the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sizes {
@@ -69,6 +76,22 @@ impl Sizes {
             port_maps: clamp(destinations + SPARE_PORT_MAPS),
             half_open: model.tables.half_open.max(1),
             shortest_timeout: model.clusters.iter().map(shortest_timeout).min(),
+        }
+    }
+
+    /// The same with room for what reloads may add: a map keeps its size for
+    /// as long as flows are in it. The flow table fills its buckets, of which
+    /// the kernel makes a power of two anyway.
+    pub fn with_room(&self) -> Self {
+        let twice = |entries: u32, least: u32| entries.saturating_mul(2).max(least);
+        Self {
+            flows: self.flows.checked_next_power_of_two().unwrap_or(self.flows),
+            services: twice(self.services, LEAST_SERVICES),
+            addresses: twice(self.addresses, LEAST_ADDRESSES),
+            port_maps: self
+                .port_maps
+                .saturating_add(self.port_maps.min(MOST_SPARE_PORT_MAPS)),
+            ..self.clone()
         }
     }
 
@@ -134,5 +157,9 @@ mod tests {
         assert_eq!(sizes.addresses, 4);
         assert_eq!(sizes.port_maps, 12 * 3 + 64);
         assert_eq!(sizes.shortest_timeout, Some(1_716_614));
+        let made = sizes.with_room();
+        assert_eq!((made.flows, made.half_open), (524_288, sizes.half_open));
+        assert_eq!((made.services, made.addresses), (1024, 256));
+        assert_eq!(made.port_maps, 200);
     }
 }

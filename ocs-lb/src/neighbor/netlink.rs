@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkXdp, XdpAttached};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -44,6 +44,8 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Whether it is one end of a veth pair.
     pub veth: bool,
+    /// How an XDP program is attached, where one is: `native` or `generic`.
+    pub xdp: Option<&'static str>,
 }
 
 /// The kernel's way to a destination.
@@ -95,6 +97,7 @@ impl Netlink {
                     name: String::new(),
                     mac: [0; 6],
                     veth: false,
+                    xdp: None,
                 };
                 for attribute in message.attributes {
                     match attribute {
@@ -105,6 +108,7 @@ impl Netlink {
                         LinkAttribute::LinkInfo(info) => {
                             link.veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
                         }
+                        LinkAttribute::Xdp(parts) => link.xdp = xdp(&parts),
                         _ => {}
                     }
                 }
@@ -240,6 +244,15 @@ impl Netlink {
             .state(NeighbourState::None)
             .replace()
     }
+}
+
+/// The mode among what the kernel says of a link's XDP.
+fn xdp(parts: &[LinkXdp]) -> Option<&'static str> {
+    parts.iter().find_map(|part| match part {
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
+        LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Multiple) => Some("native"),
+        _ => None,
+    })
 }
 
 fn request(what: &str, source: rtnetlink::Error) -> NetlinkError {

@@ -1,0 +1,243 @@
+//! The configuration read again, and the datapath brought from the running
+//! model to the new one while it forwards.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+
+use super::handle::Known;
+use super::load::sticky_for;
+use super::owner::{Health, Owner, wall_clock};
+use super::{adopt, attach, read};
+use crate::config;
+use crate::model::align::{Ids, align};
+use crate::model::diff::{diff, needs_restart};
+use crate::model::sizes::Sizes;
+use crate::model::{Cluster, ClusterState, Model, RemovedAction};
+use crate::setup::{self, Facts, identities, per_backend};
+use crate::snapshot::ReloadView;
+use crate::targets::targets;
+
+impl Owner {
+    /// Reads the file again and applies it; what changed.
+    ///
+    /// # Errors
+    /// Every problem of the file, or why this host cannot do what it says.
+    /// The datapath is as it was then, unless a map refused a write midway.
+    pub(super) async fn reload(&mut self) -> Result<Vec<String>, String> {
+        let result = self.apply_file().await;
+        self.reloads = self.reloads.after(result.is_ok(), wall_clock());
+        match &result {
+            Ok(changes) if changes.is_empty() => tracing::info!("reloaded: nothing changed"),
+            Ok(changes) => {
+                for change in changes {
+                    tracing::info!("reloaded: {change}");
+                }
+            }
+            Err(error) => tracing::error!("not reloaded: {error}"),
+        }
+        result
+    }
+
+    async fn apply_file(&mut self) -> Result<Vec<String>, String> {
+        let loaded = config::load(&self.config).map_err(|problems| problems.to_string())?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let model = self
+            .aligned(loaded.model)
+            .map_err(|error| format!("{error:#}"))?;
+        let mut changes = diff(&self.model, &model);
+        for key in needs_restart(&self.model, &model) {
+            changes.push(format!(
+                "{key}: takes effect when the controller starts again"
+            ));
+        }
+        self.apply_model(model)
+            .await
+            .map_err(|error| format!("{error:#}"))?;
+        Ok(changes)
+    }
+
+    /// The new model on the ids of the running one.
+    fn aligned(&self, model: Model) -> anyhow::Result<Model> {
+        let healthy = per_backend(&self.model, |_, _| true);
+        let known = identities(&self.model, &healthy, &self.states);
+        let maps = &self.running.loaded.maps;
+        let busy = adopt::busy(known.keys(), |id| read::load(maps, id))?;
+        let ids = Ids::of(&self.model);
+        let is_busy = |id, slot| busy.contains(&(id, slot));
+        Ok(align(&ids, Some(&self.model), model, is_busy)?)
+    }
+
+    /// Brings the datapath to a model. What can fail comes first.
+    pub(super) async fn apply_model(&mut self, model: Model) -> anyhow::Result<()> {
+        let network = setup::look(&model, &self.netlink).await?;
+        let interfaces = setup::interfaces(&model, &network)?;
+        let sizes = Sizes::of(&model);
+        self.fits(&sizes)?;
+        let running = &mut self.running;
+        let maps = &mut running.loaded.maps;
+        let reach = setup::reach(
+            &model,
+            &network,
+            maps,
+            &mut running.next_hops,
+            &running.reach,
+        )?;
+        let health = self.health_of(&model);
+        let healthy = per_backend(&model, |id, slot| health[id][slot].healthy);
+        let states = self.states_of(&model);
+
+        // Whom a restart meets: before any flow has a new id.
+        let running = &mut self.running;
+        running
+            .loaded
+            .identity
+            .set(&identities(&model, &healthy, &states))?;
+        sticky_for(&mut running.loaded, &running.pins, &sizes.sticky)?;
+        // A new interface first: packets of a new service may come in there.
+        for (link, mode) in &interfaces {
+            if running
+                .attached
+                .iter()
+                .any(|one| one.ifindex == link.ifindex)
+            {
+                continue;
+            }
+            let (loaded, attached) = (&mut running.loaded, &running.attached);
+            let one = attach::attach(loaded, Some(&running.pins), attached, link, *mode)?;
+            tracing::info!(interface = one.name, mode = one.mode, "attached");
+            running.attached.push(one);
+        }
+        running.macs = network.macs();
+        running.sources = network.sources();
+        let facts = Facts {
+            reach: &reach,
+            healthy: &healthy,
+            states: &states,
+            unknown: self.unknown,
+        };
+        setup::fill(&model, &network, &mut running.loaded.maps, &sizes, facts)?;
+        setup::neighbors(&self.netlink, &network, &mut running.loaded.maps).await?;
+        let keep: BTreeSet<u32> = interfaces.iter().map(|(link, _)| link.ifindex).collect();
+        let (kept, gone) = std::mem::take(&mut running.attached)
+            .into_iter()
+            .partition(|one| keep.contains(&one.ifindex));
+        running.attached = kept;
+        let gone: Vec<attach::Attached> = gone;
+        for one in gone {
+            tracing::info!(interface = one.name, "no longer attached");
+            attach::detach(&mut running.loaded, Some(&running.pins), one)?;
+        }
+        running.reach = reach;
+        self.states = states;
+        self.switch(model, health)
+    }
+
+    /// Everything but the maps.
+    fn switch(&mut self, model: Model, health: Vec<Vec<Health>>) -> anyhow::Result<()> {
+        let removed = removed(&self.model, &model);
+        self.model = Arc::new(model);
+        self.health = health;
+        self.down.follow(&self.model, &self.running)?;
+        let up = per_backend(&self.model, |id, slot| self.health[id][slot].healthy);
+        self.checks
+            .set(targets(&self.model, &self.running)?, |target| {
+                Some(up[usize::from(target.cluster)][usize::from(target.backend)])
+            });
+        for (cluster, slot) in removed {
+            let policy = self.model.clusters[usize::from(cluster)].on_backend_removed;
+            if policy == RemovedAction::Reset {
+                self.kill_removed(cluster, slot);
+            }
+        }
+        self.known.send_replace(Known {
+            model: Arc::clone(&self.model),
+            ids: self.running.loaded.ids.clone(),
+        });
+        Ok(())
+    }
+
+    /// What is known of the backends of a model that had their places before.
+    fn health_of(&self, model: &Model) -> Vec<Vec<Health>> {
+        per_backend(model, |id, slot| {
+            let new = &model.clusters[id].backends[slot];
+            let old = self.model.clusters.get(id);
+            let same = old.is_some_and(|old| {
+                let backend = old.backends.get(slot);
+                old.name == model.clusters[id].name
+                    && backend.is_some_and(|old| {
+                        (&old.name, old.address, &old.check) == (&new.name, new.address, &new.check)
+                    })
+            });
+            if same {
+                self.health[id][slot].clone()
+            } else {
+                Health::first(new, None)
+            }
+        })
+    }
+
+    /// The operator's word about the clusters of a model that had their ids.
+    fn states_of(&self, model: &Model) -> Vec<ClusterState> {
+        let state = |(id, cluster): (usize, &Cluster)| {
+            let old = self.model.clusters.get(id);
+            let same = old.filter(|old| old.name == cluster.name);
+            same.map_or(ClusterState::Ready, |_| self.states[id])
+        };
+        model.clusters.iter().enumerate().map(state).collect()
+    }
+
+    /// Whether the tables that are there have room.
+    fn fits(&self, sizes: &Sizes) -> anyhow::Result<()> {
+        for (name, wanted) in sizes.overrides() {
+            let row = self.running.loaded.bill.iter().find(|row| row.name == name);
+            let has = row.with_context(|| format!("map {name}"))?.capacity;
+            if u64::from(wanted) > has {
+                bail!(
+                    "the new configuration needs {wanted} entries of {name} and the running \
+                     datapath has {has}: a table keeps its size while flows are in it; \
+                     `ocs-lb detach` and a start make it anew"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Backends that a new model retires.
+fn removed(old: &Model, new: &Model) -> Vec<(u16, u16)> {
+    let mut found = Vec::new();
+    for (id, cluster) in new.clusters.iter().enumerate() {
+        for (slot, backend) in cluster.backends.iter().enumerate() {
+            let before = old.clusters.get(id).and_then(|old| old.backends.get(slot));
+            if backend.retired && before.is_some_and(|before| !before.retired) {
+                found.push((id as u16, slot as u16));
+            }
+        }
+    }
+    found
+}
+
+impl ReloadView {
+    /// At the start.
+    pub(super) fn first(now: f64) -> Self {
+        Self {
+            applied: 0,
+            failed: 0,
+            last_successful: true,
+            last_success: now,
+        }
+    }
+
+    fn after(&self, ok: bool, now: f64) -> Self {
+        Self {
+            applied: self.applied + u64::from(ok),
+            failed: self.failed + u64::from(!ok),
+            last_successful: ok,
+            last_success: if ok { now } else { self.last_success },
+        }
+    }
+}
