@@ -204,7 +204,7 @@ fn taking_over_keeps_the_others_sessions() {
         &binary(),
         &config([1, 1], SEED),
         &scratch.0,
-        &["--take-over"],
+        &["--take-over", "--detach-on-exit"],
     )
     .expect("starts");
     balancer.wait_ready().expect("the balancer");

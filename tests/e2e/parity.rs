@@ -20,7 +20,7 @@ struct Net {
     who: &'static str,
     topology: Topology,
     servers: Vec<Option<Server>>,
-    _process: Process,
+    _process: Box<dyn Send>,
     _scratch: Scratch,
 }
 
@@ -82,7 +82,7 @@ fn with_ocs_lb(setting: Setting) -> Net {
         who: "ocs-lb",
         topology,
         servers,
-        _process: balancer.expect("the balancer").process,
+        _process: Box::new(balancer.expect("the balancer")),
         _scratch: scratch,
     }
 }
@@ -99,7 +99,7 @@ fn with_haproxy(setting: Setting) -> Net {
         who: "HAProxy",
         topology,
         servers,
-        _process: process,
+        _process: Box::new(process),
         _scratch: scratch,
     };
     net.wait_for(0, &["OCS_Node1", "OCS_Node2"]);

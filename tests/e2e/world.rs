@@ -59,6 +59,15 @@ impl World {
     }
 
     pub fn with(arms: Arms, config: &str) -> Self {
+        Self::furnished(arms, config, &["--detach-on-exit"])
+    }
+
+    /// Two arms, and a datapath that outlives its controller.
+    pub fn pinned(config: &str) -> Self {
+        Self::furnished(Arms::Two, config, &[])
+    }
+
+    fn furnished(arms: Arms, config: &str, arguments: &[&str]) -> Self {
         let topology = Topology::new(arms).expect("namespaces");
         for namespace in &topology.servers {
             let set = namespace.run(|| tcp::sysctl("tcp_syncookies", "1"));
@@ -68,8 +77,10 @@ impl World {
             .map(|number| Some(start_server(&topology, number)))
             .collect();
         let scratch = Scratch::new();
-        let balancer = Balancer::start(&topology.lb, &binary(), config, &scratch.0)
-            .expect("the balancer is ready");
+        let mut balancer =
+            Balancer::launch_with(&topology.lb, &binary(), config, &scratch.0, arguments)
+                .expect("the balancer starts");
+        balancer.wait_ready().expect("the balancer is ready");
         Self {
             balancer,
             servers,

@@ -6,6 +6,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::client::http_get;
@@ -24,6 +25,10 @@ pub struct Balancer {
     pub process: Process,
     /// Its runtime socket.
     pub socket: PathBuf,
+    /// Its configuration's file.
+    pub config: PathBuf,
+    /// Whether dropping it ends the datapath too.
+    pub detaches: bool,
     binary: PathBuf,
     namespace: Namespace,
 }
@@ -56,7 +61,7 @@ impl Balancer {
             .context("the balancer")
     }
 
-    /// The same without waiting for it.
+    /// The same without waiting for it. Its datapath ends with it.
     ///
     /// # Errors
     /// Where it cannot be started.
@@ -66,10 +71,11 @@ impl Balancer {
         config: &str,
         scratch: &Path,
     ) -> anyhow::Result<Self> {
-        Self::launch_with(namespace, binary, config, scratch, &[])
+        let arguments = ["--detach-on-exit"];
+        Self::launch_with(namespace, binary, config, scratch, &arguments)
     }
 
-    /// The same with more arguments.
+    /// The same with arguments of choice.
     ///
     /// # Errors
     /// Where it cannot be started.
@@ -82,8 +88,7 @@ impl Balancer {
     ) -> anyhow::Result<Self> {
         let socket = scratch.join("admin.sock");
         let path = scratch.join("config.yaml");
-        let text = format!("{config}\nadmin:\n  - {{socket: {}}}\n", socket.display());
-        std::fs::write(&path, text).context("configuration")?;
+        write_config(&path, &socket, config)?;
         let mut command = namespace.command(binary);
         command
             .arg("run")
@@ -93,9 +98,32 @@ impl Balancer {
         Ok(Self {
             process: Process::start(command)?,
             socket,
+            config: path,
+            detaches: true,
             binary: binary.to_path_buf(),
             namespace: namespace.clone(),
         })
+    }
+
+    /// Starts another controller, or another binary's, where the last one has
+    /// ended; its datapath outlives it.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn relaunch(&mut self, binary: &Path) -> anyhow::Result<()> {
+        let mut command = self.namespace.command(binary);
+        command.arg("run").arg("--config").arg(&self.config);
+        self.process = Process::start(command)?;
+        binary.clone_into(&mut self.binary);
+        Ok(())
+    }
+
+    /// Writes another configuration; nothing reads it yet.
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn configure(&self, config: &str) -> anyhow::Result<()> {
+        write_config(&self.config, &self.socket, config)
     }
 
     /// What `ocs-lb show WHAT --json` prints.
@@ -121,7 +149,10 @@ impl Balancer {
     /// # Errors
     /// Where the binary does not start.
     pub fn client(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        let output = std::process::Command::new(&self.binary)
+        // In its namespace: some commands are about this host, not the socket.
+        let output = self
+            .namespace
+            .command(&self.binary)
             .arg("--socket")
             .arg(&self.socket)
             .args(arguments)
@@ -139,6 +170,27 @@ impl Balancer {
         ensure!(status == 200, "status {status}");
         Ok(body)
     }
+}
+
+/// Asks it to end, and ends what it left.
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        // It may be gone, or suspended; the datapath is what must not stay.
+        let _ = self.process.signal(Signal::SIGCONT);
+        let _ = self.process.stop();
+        self.process.kill();
+        if self.detaches {
+            let _ = self.client(&["detach", "--yes"]);
+        }
+    }
+}
+
+/// The file appears whole, or not at all.
+fn write_config(path: &Path, socket: &Path, config: &str) -> anyhow::Result<()> {
+    let text = format!("{config}\nadmin:\n  - {{socket: {}}}\n", socket.display());
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).context("configuration")?;
+    std::fs::rename(&new, path).context("configuration")
 }
 
 fn is_ready(namespace: &Namespace) -> bool {

@@ -107,12 +107,19 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    /// Ends it as `kill -9` does, where it still runs.
+    pub fn kill(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             // Already ending, or ended now.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }

@@ -1,0 +1,222 @@
+//! The datapath outlives its controller: killed, stopped, replaced, detached.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use ocs_lb_test_support::link;
+use ocs_lb_test_support::netns::Namespace;
+
+use crate::load::Load;
+use crate::world::{World, binary, config};
+
+/// Held connections under every change.
+const HELD: usize = 1000;
+const CHECK: &str = "    check: {port: 5061, interval: 500ms}";
+
+/// Where a namespace's datapath is pinned.
+pub fn pins(namespace: &Namespace) -> PathBuf {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let inode = std::fs::metadata(namespace.path())
+        .expect("it is there")
+        .ino();
+    let version = format!("v{}", ocs_lb_common::abi::ABI_VERSION);
+    Path::new("/sys/fs/bpf/ocs-lb")
+        .join(version)
+        .join(format!("netns-{inode}"))
+}
+
+fn attached(namespace: &Namespace) -> [bool; 2] {
+    namespace
+        .block_on(|| async { Ok([link::has_xdp("eth0").await?, link::has_xdp("eth1").await?]) })
+        .expect("links")
+}
+
+/// After everything: what is counted is what is there.
+fn consistent(world: &World) {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (live, pending, each) = world.counts();
+        let recount: usize = world.recount().values().sum();
+        if (live, pending, recount) == (0, 0, 0) && each.iter().sum::<u64>() == 0 {
+            return;
+        }
+        assert!(
+            Instant::now() < end,
+            "{live} live, {pending} half-open, {each:?}, and {recount} flows"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Kills the controller so often, at random moments of its life.
+pub fn killed(times: u32) {
+    let mut world = World::pinned(&config([1, 1], CHECK));
+    let load = Load::start(&world.topology.clients, 443, HELD);
+    let mut seed = 7u64;
+    for _ in 0..times {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        // Mostly within its start, which takes a few hundred milliseconds.
+        let moment = [(seed >> 33) % 300, (seed >> 33) % 1500][(seed >> 63) as usize];
+        std::thread::sleep(Duration::from_millis(moment));
+        world.balancer.process.kill();
+        assert_eq!(attached(&world.topology.lb), [true, true]);
+        world.balancer.relaunch(&binary()).expect("starts again");
+    }
+    world.balancer.wait_ready().expect("the last one");
+    let met = load.stop();
+    assert!(met.failed.is_empty(), "{:?}", met.failed);
+    assert_eq!(world.metric("ocs_lb_refused_total", ""), 0.0);
+    consistent(&world);
+    let log = world.balancer.process.log();
+    assert!(log.contains("taken on"), "{log}");
+}
+
+/// 60 s.
+#[test]
+#[ignore = "needs root"]
+fn killed_controllers_break_nothing() {
+    killed(50);
+}
+
+/// The end of a controller is not the end of the datapath; `detach` is.
+#[test]
+#[ignore = "needs root"]
+fn an_end_leaves_it_forwarding_and_detach_leaves_nothing() {
+    let mut world = World::pinned(&config([1, 1], CHECK));
+    let directory = pins(&world.topology.lb);
+    let load = Load::start(&world.topology.clients, 443, 50);
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        world.balancer.process.signal(signal).expect("it runs");
+        let status = world.balancer.process.wait(Duration::from_secs(10));
+        assert!(status.expect("it ends").success());
+        assert!(!world.balancer.socket.exists());
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(attached(&world.topology.lb), [true, true], "{signal}");
+        world.balancer.relaunch(&binary()).expect("starts");
+        world.balancer.wait_ready().expect("ready");
+    }
+    // While one runs, neither a second one nor detach has a say.
+    let second = world
+        .topology
+        .lb
+        .command(binary())
+        .args(["run", "--config"])
+        .arg(&world.balancer.config)
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("another ocs-lb controls the datapath"),
+        "{said}"
+    );
+    let refused = world
+        .balancer
+        .client(&["detach", "--yes"])
+        .expect("it runs");
+    assert_eq!(refused.status.code(), Some(1));
+    let met = load.stop();
+    assert!(met.failed.is_empty(), "{:?}", met.failed);
+
+    world.balancer.process.stop().expect("it ends");
+    assert!(directory.is_dir(), "{}", directory.display());
+    let unasked = world.balancer.client(&["detach"]).expect("it runs");
+    assert_eq!(unasked.status.code(), Some(2), "it ends flows: it asks");
+    let done = world
+        .balancer
+        .client(&["detach", "--yes"])
+        .expect("it runs");
+    assert!(done.status.success(), "{done:?}");
+    assert!(!directory.exists());
+    assert_eq!(attached(&world.topology.lb), [false, false]);
+    let path = "/proc/sys/net/ipv4/conf/lo/forwarding";
+    let forwarding = world.topology.lb.run(|| std::fs::read_to_string(path));
+    assert_eq!(
+        forwarding.expect("namespace").expect("the sysctl").trim(),
+        "0"
+    );
+    let again = world
+        .balancer
+        .client(&["detach", "--yes"])
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(
+        again.status.success() && said.contains("nothing was attached"),
+        "{said}"
+    );
+}
+
+/// Another program over the same maps, back and forth: the most detailed log
+/// is compiled into the program, so its instructions differ.
+#[test]
+#[ignore = "needs root"]
+fn programs_are_replaced_under_load() {
+    let configs = ["info", "trace"].map(|level| {
+        let text = config([1, 1], CHECK);
+        format!("{text}log: {{level: {level}}}\n")
+    });
+    let mut world = World::pinned(&configs[0]);
+    let load = Load::start(&world.topology.clients, 443, HELD);
+    let mut sizes = std::collections::BTreeSet::new();
+    for turn in 1..=20 {
+        world.balancer.process.stop().expect("it ends");
+        world
+            .balancer
+            .configure(&configs[turn % 2])
+            .expect("a file");
+        world.balancer.relaunch(&binary()).expect("starts");
+        world.balancer.wait_ready().expect("ready");
+        let pinned = pins(&world.topology.lb).join("programs/ocs_lb_xdp");
+        let info = aya::programs::ProgramInfo::from_pin(pinned).expect("the program");
+        sizes.insert(info.size_jitted());
+    }
+    let met = load.stop();
+    assert!(met.failed.is_empty(), "{:?}", met.failed);
+    assert_eq!(sizes.len(), 2, "two programs took turns");
+    consistent(&world);
+}
+
+/// A datapath of another layout is not taken on, and not ended either.
+#[test]
+#[ignore = "needs root"]
+fn tables_that_do_not_fit_are_refused() {
+    let text = config([1, 1], &format!("{CHECK}\n    max_connections: 1000"));
+    let mut world = World::pinned(&text);
+    let load = Load::start(&world.topology.clients, 443, 20);
+    world.balancer.process.stop().expect("it ends");
+    let larger = config([1, 1], &format!("{CHECK}\n    max_connections: 100000"));
+    world.balancer.configure(&larger).expect("a file");
+    world.balancer.relaunch(&binary()).expect("starts");
+    let status = world.balancer.process.wait(Duration::from_secs(20));
+    assert_eq!(status.expect("it ends").code(), Some(1));
+    let log = world.balancer.process.log();
+    assert!(log.contains("FLOWS4 has room for"), "{log}");
+    assert!(log.contains("ocs-lb detach"), "{log}");
+    let met = load.stop();
+    assert!(met.failed.is_empty(), "{:?}", met.failed);
+}
+
+/// What a namespace left that is gone, the next start removes.
+#[test]
+#[ignore = "needs root"]
+fn pins_of_lost_namespaces_are_removed() {
+    let mut world = World::pinned(&config([1, 1], CHECK));
+    let directory = pins(&world.topology.lb);
+    world.balancer.process.kill();
+    world.balancer.detaches = false;
+    assert!(directory.is_dir());
+    drop(world);
+    let end = Instant::now() + Duration::from_secs(10);
+    while directory.exists() {
+        assert!(
+            Instant::now() < end,
+            "{} is still there",
+            directory.display()
+        );
+        // Namespaces are taken down in the background.
+        std::thread::sleep(Duration::from_millis(500));
+        drop(World::new(&config([1, 1], CHECK)));
+    }
+}
