@@ -1,7 +1,7 @@
 //! The host changes under way: interfaces come and go, addresses move. What
 //! the datapath knows of them is brought up to date without a reload.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::apply;
@@ -12,9 +12,9 @@ use crate::neighbor::Link;
 /// What is compared between two looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Host {
-    /// Names, indexes, MAC addresses and whether XDP is attached, of the
-    /// interfaces that matter.
-    links: BTreeSet<(String, u32, [u8; 6], bool)>,
+    /// Names, indexes, MAC addresses, whether they are on and whether XDP is
+    /// attached, of the interfaces that matter.
+    links: BTreeSet<(String, u32, [u8; 6], bool, bool)>,
     addresses: BTreeSet<(u32, Ipv4Addr)>,
 }
 
@@ -22,12 +22,8 @@ impl Host {
     fn of(links: &[Link], addresses: &[(u32, Ipv4Addr)], names: &BTreeSet<String>) -> Self {
         let known = |link: &&Link| names.contains(&link.name);
         let row = |link: &Link| {
-            (
-                link.name.clone(),
-                link.ifindex,
-                link.mac,
-                link.xdp.is_some(),
-            )
+            let (name, xdp) = (link.name.clone(), link.xdp.is_some());
+            (name, link.ifindex, link.mac, link.up, xdp)
         };
         Self {
             links: links.iter().filter(known).map(row).collect(),
@@ -36,37 +32,72 @@ impl Host {
     }
 }
 
+/// What the owner knows of the host it follows.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    /// When it was last looked at, unless it never was.
+    host: Option<Host>,
+    /// Interfaces that served and are gone, with the index they had.
+    lost: BTreeMap<String, u32>,
+    /// What the datapath waits for, as it was last said.
+    waits: Option<String>,
+}
+
 impl Owner {
     /// Compares the host with what it was, and applies the running model anew
     /// where something changed.
     ///
     /// # Errors
-    /// What could not be read; what the host lacks for now.
+    /// What could not be read; a map's.
     pub(super) async fn follow_host(&mut self) -> anyhow::Result<()> {
-        let links = self.netlink.links().await?;
-        let addresses = self.netlink.addresses().await?;
-        let attached = self.running.attached.iter();
-        let mut names: BTreeSet<String> = attached.map(|one| one.name.clone()).collect();
-        names.extend(self.lost.iter().cloned());
-        let host = Host::of(&links, &addresses, &names);
-        let Some(before) = self.host.replace(host.clone()) else {
-            return Ok(());
-        };
-        if before == host {
+        let (host, links) = self.look_at_host().await?;
+        let before = self.following.host.get_or_insert_with(|| host.clone());
+        if *before == host {
             return Ok(());
         }
-        self.say_what_is_lost(&links);
-        for (old, new) in renumbered(&self.running.attached, &links) {
+        self.leave_lost(&links)?;
+        for (old, new) in renumbered(&self.following.lost, &links) {
             let moved = apply::renumber(&mut self.running.loaded.maps, old, new)?;
             tracing::info!(
                 old,
                 new,
                 moved,
-                "an interface came back: its next hops follow"
+                "an interface is back: its next hops follow"
             );
         }
+        let there = |name: &String| links.iter().any(|link| link.name == *name);
+        self.following.lost.retain(|name, _| !there(name));
+        match self.apply_model((*self.model).clone()).await {
+            Ok(()) => {
+                tracing::info!("the host's interfaces or addresses changed: the datapath follows");
+                self.following.waits = None;
+                self.following.host = Some(self.look_at_host().await?.0);
+            }
+            // Tried again at the next look.
+            Err(error) => {
+                let text = format!("{error:#}");
+                if self.following.waits.as_ref() != Some(&text) {
+                    tracing::warn!("the host changed, and the datapath waits: {text}");
+                    self.following.waits = Some(text);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at_host(&self) -> anyhow::Result<(Host, Vec<Link>)> {
+        let links = self.netlink.links().await?;
+        let addresses = self.netlink.addresses().await?;
+        let attached = self.running.attached.iter().map(|one| one.name.clone());
+        let names = attached
+            .chain(self.following.lost.keys().cloned())
+            .collect();
+        Ok((Host::of(&links, &addresses, &names), links))
+    }
+
+    /// Gives up interfaces whose link is gone, with them or alone.
+    fn leave_lost(&mut self, links: &[Link]) -> anyhow::Result<()> {
         let running = &mut self.running;
-        // The link of what came back is another one, or none.
         let forwards = |one: &Attached| {
             let mut links = links.iter();
             links.any(|link| link.ifindex == one.ifindex && link.xdp.is_some())
@@ -76,43 +107,23 @@ impl Owner {
             .partition(forwards);
         running.attached = kept;
         for one in gone {
+            tracing::error!(
+                interface = one.name,
+                "its program is gone: it is attached again as soon as the interface is there"
+            );
+            self.following.lost.insert(one.name.clone(), one.ifindex);
             attach::detach(&mut running.loaded, Some(&running.pins), one)?;
         }
-        let applied = self.apply_model((*self.model).clone()).await;
-        if applied.is_ok() {
-            tracing::info!("the host's interfaces or addresses changed: the datapath follows");
-            // What it looks like with what was just attached.
-            self.host = None;
-        } else {
-            // Tried again at the next look.
-            self.host = Some(before);
-        }
-        applied
-    }
-
-    /// Interfaces that served and are gone.
-    fn say_what_is_lost(&mut self, links: &[Link]) {
-        for one in &self.running.attached {
-            let there = links.iter().any(|link| link.name == one.name);
-            if !there && self.lost.insert(one.name.clone()) {
-                tracing::error!(
-                    interface = one.name,
-                    "gone: what it carried waits; it is attached again when it is back"
-                );
-            }
-        }
-        self.lost
-            .retain(|name| !links.iter().any(|link| link.name == *name));
+        Ok(())
     }
 }
 
-/// Interfaces that have another index under the name they had.
-fn renumbered(attached: &[Attached], links: &[Link]) -> Vec<(u32, u32)> {
-    attached
-        .iter()
-        .filter_map(|one| {
-            let link = links.iter().find(|link| link.name == one.name)?;
-            (link.ifindex != one.ifindex).then_some((one.ifindex, link.ifindex))
+/// Interfaces that are back with another index.
+fn renumbered(lost: &BTreeMap<String, u32>, links: &[Link]) -> Vec<(u32, u32)> {
+    lost.iter()
+        .filter_map(|(name, old)| {
+            let link = links.iter().find(|link| link.name == *name)?;
+            (link.ifindex != *old).then_some((*old, link.ifindex))
         })
         .collect()
 }
@@ -128,6 +139,7 @@ mod tests {
             name: name.into(),
             mac: [2, 0, 0, 0, 0, 1],
             veth: false,
+            up: true,
             xdp,
         };
         let names = BTreeSet::from(["eth0".to_owned()]);

@@ -1,6 +1,6 @@
 //! The task that owns the maps. Everyone else sends it messages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::adopt::Found;
 use super::down::Down;
 use super::events::{Batch, Events};
-use super::follow::Host;
+use super::follow::Following;
 use super::handle::{Handle, Known};
 use super::history::History;
 use super::kills::Kills;
@@ -120,10 +120,7 @@ pub(super) struct Owner {
     /// The file that the model came from.
     pub(super) config: PathBuf,
     pub(super) reloads: ReloadView,
-    /// The host when it was last looked at.
-    pub(super) host: Option<Host>,
-    /// Interfaces that served and are gone.
-    pub(super) lost: BTreeSet<String>,
+    pub(super) following: Following,
     /// Where others read the model and the tables' ids.
     pub(super) known: watch::Sender<Known>,
 }
@@ -221,8 +218,7 @@ pub fn spawn(
         pressure: Pressure::default(),
         config,
         reloads: ReloadView::first(wall_clock()),
-        host: None,
-        lost: BTreeSet::new(),
+        following: Following::default(),
         known,
     };
     let task = tokio::spawn(async move {
@@ -269,11 +265,11 @@ impl Owner {
                     report("sweep", self.sweep());
                     report("observe", self.observe());
                     self.log_unsent();
+                    report("this host", self.follow_host().await);
                 }
                 _ = neighbors.tick() => {
                     report("neighbours", self.refresh().await);
                     report("SNAT ports", self.look_at_snat());
-                    report("this host", self.follow_host().await);
                 }
             }
         }
@@ -341,6 +337,10 @@ impl Owner {
 
     fn health(&mut self, fact: &Fact) -> anyhow::Result<()> {
         let id = usize::from(fact.cluster);
+        // A check that was under way when its backend went.
+        if self.is_retired(fact.cluster, fact.backend) {
+            return Ok(());
+        }
         let Some(health) = self
             .health
             .get_mut(id)
@@ -386,6 +386,12 @@ impl Owner {
         let healthy = per_backend(&self.model, |id, slot| self.health[id][slot].healthy);
         let entries = identities(&self.model, &healthy, &self.states);
         Ok(self.running.loaded.identity.set(&entries)?)
+    }
+
+    fn is_retired(&self, cluster: u16, slot: u16) -> bool {
+        let cluster = self.model.clusters.get(usize::from(cluster));
+        let backend = cluster.and_then(|cluster| cluster.backends.get(usize::from(slot)));
+        backend.is_none_or(|backend| backend.retired)
     }
 
     fn neighbor(&mut self, neighbor: &Neighbor) -> anyhow::Result<()> {

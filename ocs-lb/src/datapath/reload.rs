@@ -7,14 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use super::handle::Known;
-use super::load::sticky_for;
+use super::load::{MapIds, sticky_for};
 use super::owner::{Health, Owner, wall_clock};
-use super::{adopt, attach, read};
+use super::{adopt, attach, read, sticky};
 use crate::config;
 use crate::model::align::{Ids, align};
 use crate::model::diff::{diff, needs_restart};
 use crate::model::sizes::Sizes;
-use crate::model::{Cluster, ClusterState, Model, RemovedAction};
+use crate::model::{Backend, Cluster, ClusterState, Model, RemovedAction};
 use crate::setup::{self, Facts, identities, per_backend};
 use crate::snapshot::ReloadView;
 use crate::targets::targets;
@@ -139,6 +139,7 @@ impl Owner {
     /// Everything but the maps.
     fn switch(&mut self, model: Model, health: Vec<Vec<Health>>) -> anyhow::Result<()> {
         let removed = removed(&self.model, &model);
+        let reused = reused(&self.model, &model);
         self.model = Arc::new(model);
         self.health = health;
         self.down.follow(&self.model, &self.running)?;
@@ -153,6 +154,8 @@ impl Owner {
                 self.kill_removed(cluster, slot);
             }
         }
+        let ids = self.running.loaded.ids.clone();
+        tokio::task::spawn_blocking(move || forget(&ids, &reused));
         self.known.send_replace(Known {
             model: Arc::clone(&self.model),
             ids: self.running.loaded.ids.clone(),
@@ -219,6 +222,35 @@ fn removed(old: &Model, new: &Model) -> Vec<(u16, u16)> {
         }
     }
     found
+}
+
+/// Slots that another backend has now.
+fn reused(old: &Model, new: &Model) -> Vec<(u16, u16)> {
+    let mut found = Vec::new();
+    for (id, cluster) in new.clusters.iter().enumerate() {
+        for (slot, backend) in cluster.backends.iter().enumerate() {
+            let before = old.clusters.get(id).and_then(|old| old.backends.get(slot));
+            let same = |old: &Backend| (&old.name, old.address) == (&backend.name, backend.address);
+            if before.is_some_and(|before| !same(before)) {
+                found.push((id as u16, slot as u16));
+            }
+        }
+    }
+    found
+}
+
+/// Forgets the clients of whoever had these slots.
+fn forget(ids: &MapIds, slots: &[(u16, u16)]) {
+    for (cluster, slot) in slots {
+        let wanted = sticky::Wanted {
+            cluster: *cluster,
+            client: None,
+            backend: Some(*slot),
+        };
+        if let Err(error) = sticky::clear(ids, &wanted) {
+            tracing::warn!(%error, "sticky entries of a backend that is gone");
+        }
+    }
 }
 
 impl ReloadView {

@@ -76,7 +76,8 @@ fn round8(bytes: u64) -> u64 {
 
 /// Entries of the flow table: two for each live, half-open and resting flow.
 pub fn flow_entries(model: &Model) -> u64 {
-    let limits = model.clusters.iter().map(|c| u64::from(c.max_connections));
+    let clusters = model.clusters.iter().filter(|cluster| !cluster.retired);
+    let limits = clusters.map(|cluster| u64::from(cluster.max_connections));
     let live = model.tables.flows.map_or_else(|| limits.sum(), u64::from);
     2 * (live + u64::from(model.tables.half_open) + RESTING)
 }

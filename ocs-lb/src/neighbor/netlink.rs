@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkXdp, XdpAttached,
+};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -44,6 +46,8 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Whether it is one end of a veth pair.
     pub veth: bool,
+    /// Whether it is switched on.
+    pub up: bool,
     /// How an XDP program is attached, where one is: `native` or `generic`.
     pub xdp: Option<&'static str>,
 }
@@ -97,6 +101,7 @@ impl Netlink {
                     name: String::new(),
                     mac: [0; 6],
                     veth: false,
+                    up: message.header.flags.contains(LinkFlags::Up),
                     xdp: None,
                 };
                 for attribute in message.attributes {
