@@ -20,7 +20,7 @@ use crate::datapath::owner::{self, Message, Start};
 use crate::datapath::pins::Pins;
 use crate::metrics::server::{self, SnapshotFn};
 use crate::model::{AdminSocket, ClusterState, Model, Unknown};
-use crate::neighbor::{self, Neighbor, Netlink};
+use crate::neighbor::{self, Change, Netlink};
 use crate::setup::set_up;
 use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
 
@@ -85,7 +85,7 @@ async fn serve(
     }
     let netlink = Netlink::connect()?;
     // Subscribed before the first look, so that no change falls between.
-    let neighbors = watch_neighbors()?;
+    let changes = watch_network()?;
     let (running, model, found) = set_up(model, &netlink, unknown, pins).await?;
     let model = Arc::new(model);
     let (facts, checked) = mpsc::channel(256);
@@ -103,7 +103,7 @@ async fn serve(
     if unknown.is_some() {
         finish_take_over(&handle);
     }
-    hand_on(neighbors, &handle, Message::Neighbor);
+    hand_on(changes, &handle, Message::Network);
     hand_on(checked, &handle, Message::Health);
     reload_on(hangup, handle.clone());
     let mut servers = serve_all(listener, sockets, &handle, &cancel);
@@ -212,10 +212,10 @@ fn finish_take_over(handle: &Handle) {
     });
 }
 
-fn watch_neighbors() -> anyhow::Result<mpsc::Receiver<Neighbor>> {
-    let (sender, neighbors) = mpsc::channel(4096);
+fn watch_network() -> anyhow::Result<mpsc::Receiver<Change>> {
+    let (sender, changes) = mpsc::channel(4096);
     neighbor::watch(sender)?;
-    Ok(neighbors)
+    Ok(changes)
 }
 
 /// Hands facts on to the owner until either end is gone.

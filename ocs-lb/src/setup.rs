@@ -143,7 +143,10 @@ async fn start(
     let found = Found::look(pins)?;
     let model = align(&found.ids, None, model, |id, slot| found.is_busy(id, slot))?;
     let network = look(&model, netlink).await?;
-    let interfaces = interfaces(&model, &network)?;
+    let mut interfaces = interfaces(&model, &network)?;
+    if matches!(model.interfaces, Interfaces::Auto) {
+        add_attached(&mut interfaces, &network, &pins.attached()?);
+    }
     let sizes = Sizes::of(&model);
     let level = model.log.level;
     let mut loaded = load_pinned(&sizes, level, pins).context("the datapath does not load")?;
@@ -178,7 +181,9 @@ async fn start(
         let how = if one.adopted { "taken on" } else { "attached" };
         tracing::info!(interface = one.name, mode = one.mode, "{how}");
     }
-    leave(&mut loaded, pins, &attached)?;
+    if matches!(model.interfaces, Interfaces::Listed(_)) {
+        leave(&mut loaded, pins, &attached)?;
+    }
     pin_program(&mut loaded, pins)?;
     let parts = Parts {
         loaded,
@@ -188,6 +193,16 @@ async fn start(
         network,
     };
     Ok((parts, model, found))
+}
+
+/// Adds interfaces that forward already: their VIP may be away for a moment.
+fn add_attached(found: &mut Vec<(Link, AttachMode)>, network: &Network, attached: &[u32]) {
+    for link in &network.links {
+        let known = found.iter().any(|(one, _)| one.ifindex == link.ifindex);
+        if !known && attached.contains(&link.ifindex) {
+            found.push((link.clone(), AttachMode::Auto));
+        }
+    }
 }
 
 /// Takes the program off interfaces that the configuration no longer names.

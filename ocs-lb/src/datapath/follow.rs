@@ -51,11 +51,12 @@ impl Owner {
     /// What could not be read; a map's.
     pub(super) async fn follow_host(&mut self) -> anyhow::Result<()> {
         let (host, links) = self.look_at_host().await?;
+        let lost = self.leave_lost(&links)?;
         let before = self.following.host.get_or_insert_with(|| host.clone());
-        if *before == host {
+        if *before == host && !lost && self.following.waits.is_none() {
             return Ok(());
         }
-        self.leave_lost(&links)?;
+        self.attach_returned(&links)?;
         for (old, new) in renumbered(&self.following.lost, &links) {
             let moved = apply::renumber(&mut self.running.loaded.maps, old, new)?;
             tracing::info!(
@@ -95,8 +96,30 @@ impl Owner {
         Ok((Host::of(&links, &addresses, &names), links))
     }
 
-    /// Gives up interfaces whose link is gone, with them or alone.
-    fn leave_lost(&mut self, links: &[Link]) -> anyhow::Result<()> {
+    /// Attaches to interfaces that are back, before an address or a route is
+    /// there: the host's own stack would answer flows of ours with a RST.
+    fn attach_returned(&mut self, links: &[Link]) -> anyhow::Result<()> {
+        for name in self.following.lost.keys() {
+            let Some(link) = links.iter().find(|link| link.name == *name) else {
+                continue;
+            };
+            let running = &mut self.running;
+            let one = attach::attach(
+                &mut running.loaded,
+                Some(&running.pins),
+                &running.attached,
+                link,
+                self.model.mode_of(name),
+            )?;
+            tracing::info!(interface = one.name, mode = one.mode, "attached again");
+            running.attached.push(one);
+        }
+        Ok(())
+    }
+
+    /// Gives up interfaces whose link is gone, with them or alone; whether
+    /// there were any.
+    fn leave_lost(&mut self, links: &[Link]) -> anyhow::Result<bool> {
         let running = &mut self.running;
         let forwards = |one: &Attached| {
             let mut links = links.iter();
@@ -106,6 +129,7 @@ impl Owner {
             .into_iter()
             .partition(forwards);
         running.attached = kept;
+        let any = !gone.is_empty();
         for one in gone {
             tracing::error!(
                 interface = one.name,
@@ -114,7 +138,7 @@ impl Owner {
             self.following.lost.insert(one.name.clone(), one.ifindex);
             attach::detach(&mut running.loaded, Some(&running.pins), one)?;
         }
-        Ok(())
+        Ok(any)
     }
 }
 

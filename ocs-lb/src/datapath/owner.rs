@@ -27,7 +27,7 @@ use crate::model::drift::{Drift, Pass};
 use crate::model::kills::WALKS_PER_SECOND;
 use crate::model::pressure::Pressure;
 use crate::model::{Backend, ClusterState, Model, Unknown};
-use crate::neighbor::{Neighbor, Netlink};
+use crate::neighbor::{Change, Neighbor, Netlink};
 use crate::setup::{Running, identities, per_backend, states};
 use crate::snapshot::{DurationsView, EventView, KilledView, ReloadView, Snapshot, SweepView};
 use crate::targets::targets;
@@ -36,8 +36,8 @@ use crate::targets::targets;
 pub enum Message {
     /// A health check ended.
     Health(Fact),
-    /// A neighbour's MAC is known.
-    Neighbor(Neighbor),
+    /// What the kernel told of the network.
+    Network(Change),
     /// Connections from before the first attach are gone: the clusters' own
     /// `unknown` holds.
     TakenOver,
@@ -278,7 +278,8 @@ impl Owner {
     async fn handle(&mut self, message: Message) -> anyhow::Result<()> {
         match message {
             Message::Health(fact) => self.health(&fact)?,
-            Message::Neighbor(neighbor) => self.neighbor(&neighbor)?,
+            Message::Network(Change::Neighbor(neighbor)) => self.neighbor(&neighbor)?,
+            Message::Network(Change::Host) => self.follow_host().await?,
             Message::TakenOver => {
                 self.unknown = None;
                 for id in 0..self.model.clusters.len() {

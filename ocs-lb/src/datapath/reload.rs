@@ -1,11 +1,11 @@
 //! The configuration read again, and the datapath brought from the running
 //! model to the new one while it forwards.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
+use super::attach::Attached;
 use super::handle::Known;
 use super::load::{MapIds, sticky_for};
 use super::owner::{Health, Owner, wall_clock};
@@ -14,8 +14,9 @@ use crate::config;
 use crate::model::align::{Ids, align};
 use crate::model::diff::{diff, needs_restart};
 use crate::model::sizes::Sizes;
-use crate::model::{Backend, Cluster, ClusterState, Model, RemovedAction};
-use crate::setup::{self, Facts, identities, per_backend};
+use crate::model::{AttachMode, Backend, Cluster, ClusterState, Interfaces, Model, RemovedAction};
+use crate::neighbor::Link;
+use crate::setup::{self, Facts, Running, identities, per_backend};
 use crate::snapshot::ReloadView;
 use crate::targets::targets;
 
@@ -121,15 +122,8 @@ impl Owner {
         };
         setup::fill(&model, &network, &mut running.loaded.maps, &sizes, facts)?;
         setup::neighbors(&self.netlink, &network, &mut running.loaded.maps).await?;
-        let keep: BTreeSet<u32> = interfaces.iter().map(|(link, _)| link.ifindex).collect();
-        let (kept, gone) = std::mem::take(&mut running.attached)
-            .into_iter()
-            .partition(|one| keep.contains(&one.ifindex));
-        running.attached = kept;
-        let gone: Vec<attach::Attached> = gone;
-        for one in gone {
-            tracing::info!(interface = one.name, "no longer attached");
-            attach::detach(&mut running.loaded, Some(&running.pins), one)?;
+        if matches!(model.interfaces, Interfaces::Listed(_)) {
+            leave(running, &interfaces)?;
         }
         running.reach = reach;
         self.states = states;
@@ -208,6 +202,25 @@ impl Owner {
         }
         Ok(())
     }
+}
+
+/// Takes the program off interfaces that a list no longer names. Without a
+/// list nothing is left: what carries no VIP now may carry one in a moment
+/// (keepalived), and flows of before.
+fn leave(running: &mut Running, interfaces: &[(Link, AttachMode)]) -> anyhow::Result<()> {
+    let is_listed = |one: &Attached| {
+        let mut links = interfaces.iter();
+        links.any(|(link, _)| link.ifindex == one.ifindex)
+    };
+    let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut running.attached)
+        .into_iter()
+        .partition(is_listed);
+    running.attached = kept;
+    for one in gone {
+        tracing::info!(interface = one.name, "no longer attached");
+        attach::detach(&mut running.loaded, Some(&running.pins), one)?;
+    }
+    Ok(())
 }
 
 /// Backends that a new model retires.

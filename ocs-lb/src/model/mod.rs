@@ -53,6 +53,19 @@ pub struct Model {
     pub log: Log,
 }
 
+impl Model {
+    /// How the program is attached to an interface.
+    pub fn mode_of(&self, interface: &str) -> AttachMode {
+        match &self.interfaces {
+            Interfaces::Auto => AttachMode::Auto,
+            Interfaces::Listed(listed) => listed
+                .iter()
+                .find(|one| one.name == interface)
+                .map_or(AttachMode::Auto, |one| one.mode),
+        }
+    }
+}
+
 /// Which interfaces carry served traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Interfaces {

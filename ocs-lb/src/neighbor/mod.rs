@@ -7,4 +7,4 @@ mod netlink;
 mod watch;
 
 pub use netlink::{Link, Netlink, NetlinkError, Route};
-pub use watch::{Neighbor, watch};
+pub use watch::{Change, Neighbor, watch};

@@ -1,4 +1,4 @@
-//! Changes of neighbours, as they happen.
+//! Changes of neighbours, interfaces and addresses, as they happen.
 
 use std::net::Ipv4Addr;
 
@@ -22,8 +22,17 @@ pub struct Neighbor {
     pub mac: [u8; 6],
 }
 
-/// Sends every neighbour that becomes known or changes to `facts`, until the
-/// receiver is gone.
+/// What the kernel told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A neighbour became known, or has another MAC address.
+    Neighbor(Neighbor),
+    /// An interface or an address came, went or changed.
+    Host,
+}
+
+/// Sends every neighbour that becomes known or changes to `facts`, and that the
+/// host changed, until the receiver is gone.
 ///
 /// An entry that the kernel drops or fails to confirm is no news: the last MAC
 /// known is a better guess than none, and the datapath asks again where it
@@ -31,17 +40,33 @@ pub struct Neighbor {
 ///
 /// # Errors
 /// [`NetlinkError::Socket`].
-pub fn watch(facts: mpsc::Sender<Neighbor>) -> Result<(), NetlinkError> {
-    let (connection, _handle, mut messages) = new_multicast_connection(&[MulticastGroup::Neigh])?;
+pub fn watch(facts: mpsc::Sender<Change>) -> Result<(), NetlinkError> {
+    let groups = [
+        MulticastGroup::Neigh,
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+    ];
+    let (connection, _handle, mut messages) = new_multicast_connection(&groups)?;
     tokio::spawn(connection);
     tokio::spawn(async move {
         // The handle keeps the connection alive.
         let _handle = _handle;
         while let Some((message, _)) = messages.next().await {
-            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) =
-                message.payload
-                && let Some(neighbor) = neighbor(&message)
-                && facts.send(neighbor).await.is_err()
+            let NetlinkPayload::InnerMessage(message) = message.payload else {
+                continue;
+            };
+            let change = match message {
+                RouteNetlinkMessage::NewNeighbour(message) => {
+                    neighbor(&message).map(Change::Neighbor)
+                }
+                RouteNetlinkMessage::NewLink(_)
+                | RouteNetlinkMessage::DelLink(_)
+                | RouteNetlinkMessage::NewAddress(_)
+                | RouteNetlinkMessage::DelAddress(_) => Some(Change::Host),
+                _ => None,
+            };
+            if let Some(change) = change
+                && facts.send(change).await.is_err()
             {
                 return;
             }

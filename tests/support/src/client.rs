@@ -78,7 +78,15 @@ impl Session {
     /// # Errors
     /// Where the echo differs or does not come within [`PATIENCE`].
     pub async fn echo(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        timeout(PATIENCE, async {
+        self.echo_within(bytes, PATIENCE).await
+    }
+
+    /// The same with another patience.
+    ///
+    /// # Errors
+    /// As [`Session::echo`].
+    pub async fn echo_within(&mut self, bytes: &[u8], limit: Duration) -> anyhow::Result<()> {
+        timeout(limit, async {
             self.writer.write_all(bytes).await?;
             let mut answer = vec![0; bytes.len()];
             self.reader.read_exact(&mut answer).await?;

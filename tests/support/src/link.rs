@@ -110,6 +110,49 @@ pub async fn down(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Deletes a link, and its pair with it.
+///
+/// # Errors
+/// netlink's.
+pub async fn delete(name: &str) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let id = index(&handle, name).await?;
+    handle.link().del(id).execute().await?;
+    Ok(())
+}
+
+/// Gives a link a MAC address.
+///
+/// # Errors
+/// netlink's.
+pub async fn set_mac(name: &str, mac: [u8; 6]) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let id = index(&handle, name).await?;
+    let message = LinkUnspec::new_with_index(id).address(mac.to_vec()).build();
+    handle.link().set(message).execute().await?;
+    Ok(())
+}
+
+/// Takes an address away.
+///
+/// # Errors
+/// netlink's; where the link has no such address.
+pub async fn remove_address(name: &str, address: Ipv4Addr) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let id = index(&handle, name).await?;
+    let found = handle
+        .address()
+        .get()
+        .set_link_index_filter(id)
+        .set_address_filter(address.into())
+        .execute()
+        .try_next()
+        .await?;
+    let found = found.with_context(|| format!("{address} on {name}"))?;
+    handle.address().del(found).execute().await?;
+    Ok(())
+}
+
 /// Adds addresses, each with a /24.
 ///
 /// # Errors
