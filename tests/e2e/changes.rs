@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use ocs_lb_test_support::client::connect;
 use ocs_lb_test_support::link;
 use ocs_lb_test_support::topology::{LB, VIP, client, vip};
@@ -105,6 +106,49 @@ fn a_link_that_was_deleted_is_attached_again() {
     std::thread::sleep(Duration::from_secs(1));
     let met = after.stop();
     assert!(met.failed.is_empty(), "{:?}", met.failed);
+}
+
+/// A controller that stands still loses events and nothing else, and says so.
+#[test]
+#[ignore = "needs root"]
+fn a_suspended_controller_loses_events_only() {
+    use crate::churn::{churn, http_config, nginx};
+    use crate::peers::has;
+    use crate::world::{Scratch, clients};
+
+    if !has("nginx") {
+        return;
+    }
+    let mut world = World::new(&http_config("1024-65535"));
+    let scratch = Scratch::new();
+    let _servers = nginx(&world.topology, &scratch);
+    let namespace = world.topology.clients.clone();
+    let signal = |world: &World, signal| world.balancer.process.signal(signal).expect("it runs");
+    // Two events a connection of 64 bytes and more fill a ring of 1 MiB.
+    signal(&world, Signal::SIGSTOP);
+    let mut events = 0;
+    while events < 30_000 {
+        let part = churn(
+            &namespace,
+            &clients(),
+            vip(80),
+            Duration::from_secs(2),
+            None,
+        );
+        assert!(part.failed.is_empty(), "{:?}", part.failed);
+        events += 2 * part.ok;
+    }
+    signal(&world, Signal::SIGCONT);
+    wait_for_log(&mut world, "events found their ring full");
+    assert!(world.metric("ocs_lb_events_lost_total", "") > 0.0);
+    let part = churn(
+        &namespace,
+        &clients(),
+        vip(80),
+        Duration::from_secs(1),
+        None,
+    );
+    assert!(part.failed.is_empty(), "{:?}", part.failed);
 }
 
 /// keepalived takes the VIP away and gives it back; what is served stays

@@ -178,6 +178,75 @@ fn programs_are_replaced_under_load() {
     consistent(&world);
 }
 
+/// Another controller takes a full table on as fast as an empty one.
+#[test]
+#[ignore = "needs root"]
+fn a_hundred_thousand_flows_are_taken_on_in_a_second() {
+    let text = config([1, 1], &format!("{CHECK}\n    max_connections: 150000"));
+    let mut world = World::pinned(&text);
+    world.balancer.process.stop().expect("it ends");
+    let written = write_flows(&world, 100_000);
+    let start = Instant::now();
+    world.balancer.relaunch(&binary()).expect("starts");
+    world
+        .balancer
+        .process
+        .wait_until(Duration::from_secs(10), |process| {
+            process.log().contains("forwarding")
+        })
+        .expect("ready");
+    let took = start.elapsed();
+    println!("taken on with {written} flows in {took:?}, the process' start included");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // What is counted is repaired to what is there.
+    let end = Instant::now() + Duration::from_secs(15);
+    while world.counts().0 != written as u64 {
+        assert!(Instant::now() < end, "{:?} of {written}", world.counts());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(world.balancer.process.log().contains("counts repaired"));
+}
+
+/// Writes established flows into the pinned table, as the datapath would; how
+/// many there are.
+fn write_flows(world: &World, count: u32) -> u32 {
+    use aya::maps::{HashMap, Map, MapData};
+    use ocs_lb_common::abi::{Flow, FlowKey, REVERSE};
+    use ocs_lb_common::address::V4;
+    use ocs_lb_common::ticks::{Ticks, duration};
+    use ocs_lb_common::track::{Phase, StateWord};
+    use ocs_lb_common::translate::pair;
+    use ocs_lb_tests::prog::key;
+
+    let path = pins(&world.topology.lb).join("maps/FLOWS4");
+    let data = MapData::from_pin(path).expect("it is pinned");
+    let mut map: HashMap<_, FlowKey<V4>, Flow<V4>> =
+        Map::HashMap(data).try_into().expect("its types");
+    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("a clock");
+    let now = Ticks(duration(uptime.into()));
+    for n in 0..count {
+        let [_, a, b, c] = n.to_be_bytes();
+        let client = ([203, 0, 113, b], 1024 + u16::from_be_bytes([a, c]));
+        let client = key(client, ([192, 0, 2, 1], 443));
+        let snat = ([198, 51, 100, 1 + b / 128], 1024 + (n % 60_000) as u16);
+        let server = [[198, 51, 100, 10], [198, 51, 100, 11]][n as usize % 2];
+        let backend = key(snat, (server, 443));
+        let (mut there, mut reply) = pair(&client, &backend);
+        for entry in [&mut there, &mut reply] {
+            entry.state = StateWord::born(n as u16)
+                .with_phase(Phase::Established)
+                .with(StateWord::SYN_ACK);
+            entry.last_seen = now;
+            entry.backend = n as u16 % 2;
+        }
+        reply.flags = REVERSE;
+        for (key, entry) in [(client, there), (backend.reversed(), reply)] {
+            map.insert(key, entry, 0).expect("room");
+        }
+    }
+    count
+}
+
 /// A datapath of another layout is not taken on, and not ended either.
 #[test]
 #[ignore = "needs root"]

@@ -6,7 +6,9 @@ use ocs_lb_test_support::topology::vip;
 
 use crate::churn::{Churn, both_ways, churn, http_config, nginx};
 use crate::flood::{Wanted, under_flood};
+use crate::outlive::killed;
 use crate::peers::has;
+use crate::reload::reloads;
 use crate::tuple::reconnects;
 use crate::unattended::stopped;
 use crate::world::{Scratch, World, clients};
@@ -107,6 +109,22 @@ fn a_minute_of_churn() {
 fn ten_thousand_reconnects_of_each_kind() {
     if minutes().is_some() {
         reconnects(10_000);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn two_hundred_kills() {
+    if minutes().is_some() {
+        killed(200);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn five_hundred_reloads() {
+    if minutes().is_some() {
+        reloads(500);
     }
 }
 

@@ -39,8 +39,8 @@ pub(super) struct Following {
     host: Option<Host>,
     /// Interfaces that served and are gone, with the index they had.
     lost: BTreeMap<String, u32>,
-    /// What the datapath waits for, as it was last said.
-    waits: Option<String>,
+    /// Why the running model does not hold whole, as it was last said.
+    pub(super) waits: Option<String>,
 }
 
 impl Owner {
@@ -70,7 +70,7 @@ impl Owner {
         self.following.lost.retain(|name, _| !there(name));
         match self.apply_model((*self.model).clone()).await {
             Ok(()) => {
-                tracing::info!("the host's interfaces or addresses changed: the datapath follows");
+                tracing::info!("the datapath follows the host's interfaces and addresses");
                 self.following.waits = None;
                 self.following.host = Some(self.look_at_host().await?.0);
             }

@@ -117,6 +117,9 @@ pub(super) struct Owner {
     history: History,
     pub(super) checks: Checks,
     pub(super) pressure: Pressure<SnatName>,
+    pub(super) full: Pressure<&'static str>,
+    /// Events lost when it was last looked.
+    pub(super) events_lost: Option<u64>,
     /// The file that the model came from.
     pub(super) config: PathBuf,
     pub(super) reloads: ReloadView,
@@ -216,6 +219,8 @@ pub fn spawn(
         history: History::default(),
         checks,
         pressure: Pressure::default(),
+        full: Pressure::default(),
+        events_lost: None,
         config,
         reloads: ReloadView::first(wall_clock()),
         following: Following::default(),
@@ -264,6 +269,7 @@ impl Owner {
                 _ = sweeps.tick() => {
                     report("sweep", self.sweep());
                     report("observe", self.observe());
+                    report("tables", self.look_at_tables());
                     self.log_unsent();
                     report("this host", self.follow_host().await);
                 }

@@ -55,10 +55,15 @@ impl Owner {
                 "{key}: takes effect when the controller starts again"
             ));
         }
-        self.apply_model(model)
-            .await
-            .map_err(|error| format!("{error:#}"))?;
-        Ok(changes)
+        match self.apply_model(model).await {
+            Ok(()) => Ok(changes),
+            Err(error) => {
+                let error = format!("{error:#}");
+                // What was written before is set back at the next look.
+                self.following.waits = Some(error.clone());
+                Err(error)
+            }
+        }
     }
 
     /// The new model on the ids of the running one.

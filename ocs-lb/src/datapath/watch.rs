@@ -39,6 +39,44 @@ impl Owner {
         Ok(())
     }
 
+    /// Warns where the flow table fills up, and tells how many events found
+    /// their ring full since the last look.
+    ///
+    /// # Errors
+    /// A map's.
+    pub(super) fn look_at_tables(&mut self) -> anyhow::Result<()> {
+        const FLOWS: &str = "FLOWS4";
+        let row = self
+            .running
+            .loaded
+            .bill
+            .iter()
+            .find(|row| row.name == FLOWS);
+        let limit = row.map_or(0, |row| row.capacity as u32);
+        let used = self.sweep.entries.min(u64::from(u32::MAX)) as u32;
+        if self.full.observe(&FLOWS, used, limit) {
+            tracing::warn!(
+                map = FLOWS,
+                used,
+                limit,
+                "the flow table fills up: {WARN} % are in use (the next warning comes after less \
+                 than {CALM} %); new connections are dropped where it is full; give it more by \
+                 tables.flows and a detach"
+            );
+        }
+        let lost = read::events_lost(&self.running.loaded.maps)?;
+        let before = std::mem::replace(&mut self.events_lost, Some(lost));
+        let new = before.map_or(0, |before| lost.wrapping_sub(before));
+        if new > 0 {
+            tracing::warn!(
+                events = new,
+                "events found their ring full: the controller did not read for a while; \
+                 flows are not touched by that, `show events` has gaps"
+            );
+        }
+        Ok(())
+    }
+
     /// Warns of destinations whose SNAT ports run out. Ports that rest are
     /// given away where nothing else is free, so they do not count.
     ///
