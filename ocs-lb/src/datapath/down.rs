@@ -75,7 +75,7 @@ impl Down {
                 .iter()
                 .find(|old| (old.cluster, old.slot, old.server) == key);
             if let Some(same) = same {
-                member.checks = same.checks.clone();
+                member.checks = same.checks;
             }
         }
         let is_member = |key: &(u16, u16)| {

@@ -65,7 +65,7 @@ impl Owner {
             );
         }
         let lost = read::events_lost(&self.running.loaded.maps)?;
-        let before = std::mem::replace(&mut self.events_lost, Some(lost));
+        let before = self.events_lost.replace(lost);
         let new = before.map_or(0, |before| lost.wrapping_sub(before));
         if new > 0 {
             tracing::warn!(

@@ -138,7 +138,7 @@ fn backends_keep_their_slots() {
 fn clusters_keep_their_ids() {
     let x = || vec![("x", 1)];
     let old = model(&[("a", x()), ("b", x()), ("c", x())]);
-    let cases: [(&str, &[&'static str], fn(u16, Option<u16>) -> bool, &str); 6] = [
+    let cases: [(&str, &[&'static str], Busy, &str); 6] = [
         (
             "reordered",
             &["c", "a", "b"],
