@@ -255,7 +255,7 @@ fn tables_that_do_not_fit_are_refused() {
     let mut world = World::pinned(&text);
     let load = Load::start(&world.topology.clients, 443, 20);
     world.balancer.process.stop().expect("it ends");
-    let larger = config([1, 1], &format!("{CHECK}\n    max_connections: 100000"));
+    let larger = config([1, 1], &format!("{CHECK}\n    max_connections: 1000000"));
     world.balancer.configure(&larger).expect("a file");
     world.balancer.relaunch(&binary()).expect("starts");
     let status = world.balancer.process.wait(Duration::from_secs(20));

@@ -250,6 +250,42 @@ fn removed_backends_drain_or_are_reset() {
     assert!((40..=60).contains(&held), "{held} of 100 were on it");
 }
 
+/// What is known to be dead stays so over a reload and over a restart: no
+/// client is sent there until the checks find out again.
+#[test]
+#[ignore = "needs root"]
+fn a_dead_backend_stays_dead() {
+    let plain = pool("443", &[ONE, TWO], "");
+    let mut world = World::pinned(&plain);
+    let state = |world: &World| {
+        let shown = world.balancer.show("backends").expect("show backends");
+        let state = &shown["clusters"][0]["backends"][1]["state"];
+        state.as_str().expect("a state").to_owned()
+    };
+    world.stop_server(1);
+    let end = Instant::now() + Duration::from_secs(10);
+    while state(&world) != "down" {
+        assert!(Instant::now() < end, "it is found out");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // A check that will not come within this test.
+    let slow = plain.replace("interval: 500ms", "interval: 60s");
+    apply(&world, &slow);
+    assert_eq!(state(&world), "down");
+    world.balancer.process.kill();
+    world
+        .balancer
+        .relaunch(&crate::world::binary())
+        .expect("starts");
+    world.balancer.wait_ready().expect("ready");
+    assert_eq!(state(&world), "down");
+    let load = Load::start(&world.topology.clients, 443, 50);
+    std::thread::sleep(Duration::from_secs(1));
+    let met = load.stop();
+    assert!(met.failed.is_empty(), "{:?}", met.failed);
+    assert_eq!(world.metric("ocs_lb_redispatches_total", ""), 0.0);
+}
+
 /// Pools as large as they come.
 #[test]
 #[ignore = "needs root"]

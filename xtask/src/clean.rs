@@ -1,7 +1,12 @@
-//! What a killed lab leaves: a directory. Namespaces, links and processes go
-//! with the process that held them.
+//! What a killed lab leaves: a directory, and pins of a datapath without a
+//! network. Namespaces, links and processes go with the process that held them.
 
 use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use ocs_lb_test_support::netns::Namespace;
+
+use crate::run;
 
 /// Prefix of the lab's directories; the process id follows.
 const PREFIX: &str = "ocs-lb-lab-";
@@ -54,5 +59,24 @@ pub fn clean() -> anyhow::Result<()> {
             println!("clean: removed {}", entry.path().display());
         }
     }
+    if run::binary().exists() && nix::unistd::geteuid().is_root() {
+        clean_pins()?;
+    }
+    Ok(())
+}
+
+/// Removes pins of namespaces that are gone. Asked from a namespace of its own,
+/// the balancer finds nothing else to end.
+fn clean_pins() -> anyhow::Result<()> {
+    let nowhere = Namespace::new()?;
+    let output = nowhere
+        .command(run::binary())
+        .args(["detach", "--yes"])
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "pins: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }

@@ -253,7 +253,13 @@ impl Owner {
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return (self, Ok(())),
-                Some(message) = messages.recv() => report("message", self.handle(message).await),
+                Some(message) = messages.recv() => {
+                    report("message", self.handle(message).await);
+                    if sweeps.period() != self.model.sweep_interval {
+                        sweeps = tokio::time::interval(self.model.sweep_interval);
+                        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                    }
+                }
                 batch = events.next() => match batch {
                     Ok(batch) => self.happened(batch).await,
                     Err(error) => return (self, Err(error.into())),

@@ -169,7 +169,7 @@ impl Pins {
 }
 
 /// Ends the datapaths of this namespace, of whatever version; which
-/// directories there were.
+/// directories there were. What namespaces left that are gone goes too.
 ///
 /// # Errors
 /// Where a controller holds one, or a file's.
@@ -178,6 +178,7 @@ pub fn detach() -> Result<Vec<PathBuf>, PinError> {
     let root = bpffs.path().join(ROOT);
     let mut ended = Vec::new();
     for version in entries(&root) {
+        collect_garbage(&version);
         let directory = below(version)?;
         if directory.join(MAPS).is_dir() {
             let pins = Pins::hold(directory.clone(), Bpffs::mounted()?)?;

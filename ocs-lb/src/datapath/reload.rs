@@ -102,7 +102,10 @@ impl Owner {
             .loaded
             .identity
             .set(&identities(&model, &healthy, &states))?;
-        sticky_for(&mut running.loaded, &running.pins, &sizes.sticky)?;
+        // A table of another size is copied, which takes its time.
+        tokio::task::block_in_place(|| {
+            sticky_for(&mut running.loaded, &running.pins, &sizes.sticky)
+        })?;
         // A new interface first: packets of a new service may come in there.
         for (link, mode) in &interfaces {
             if running
@@ -139,13 +142,16 @@ impl Owner {
     fn switch(&mut self, model: Model, health: Vec<Vec<Health>>) -> anyhow::Result<()> {
         let removed = removed(&self.model, &model);
         let reused = reused(&self.model, &model);
+        // Of those that stay, checks go on from what they knew.
+        let up = per_backend(&model, |id, slot| {
+            is_same(&self.model, &model, id, slot).then(|| health[id][slot].healthy)
+        });
         self.model = Arc::new(model);
         self.health = health;
         self.down.follow(&self.model, &self.running)?;
-        let up = per_backend(&self.model, |id, slot| self.health[id][slot].healthy);
         self.checks
             .set(targets(&self.model, &self.running)?, |target| {
-                Some(up[usize::from(target.cluster)][usize::from(target.backend)])
+                up[usize::from(target.cluster)][usize::from(target.backend)]
             });
         for (cluster, slot) in removed {
             let policy = self.model.clusters[usize::from(cluster)].on_backend_removed;
@@ -166,15 +172,8 @@ impl Owner {
     fn health_of(&self, model: &Model) -> Vec<Vec<Health>> {
         per_backend(model, |id, slot| {
             let new = &model.clusters[id].backends[slot];
-            let old = self.model.clusters.get(id);
-            let same = old.is_some_and(|old| {
-                let backend = old.backends.get(slot);
-                old.name == model.clusters[id].name
-                    && backend.is_some_and(|old| {
-                        (&old.name, old.address, &old.check) == (&new.name, new.address, &new.check)
-                    })
-            });
-            if same {
+            // Without a check it is healthy, whatever it was before.
+            if is_same(&self.model, model, id, slot) && new.check.is_some() {
                 self.health[id][slot].clone()
             } else {
                 Health::first(new, None)
@@ -228,6 +227,16 @@ fn leave(running: &mut Running, interfaces: &[(Link, AttachMode)]) -> anyhow::Re
     Ok(())
 }
 
+/// Whether a place has the backend that it had.
+fn is_same(old: &Model, new: &Model, id: usize, slot: usize) -> bool {
+    let Some(cluster) = old.clusters.get(id) else {
+        return false;
+    };
+    let backend = &new.clusters[id].backends[slot];
+    let same = |old: &Backend| (&old.name, old.address) == (&backend.name, backend.address);
+    cluster.name == new.clusters[id].name && cluster.backends.get(slot).is_some_and(same)
+}
+
 /// Backends that a new model retires.
 fn removed(old: &Model, new: &Model) -> Vec<(u16, u16)> {
     let mut found = Vec::new();
@@ -246,10 +255,9 @@ fn removed(old: &Model, new: &Model) -> Vec<(u16, u16)> {
 fn reused(old: &Model, new: &Model) -> Vec<(u16, u16)> {
     let mut found = Vec::new();
     for (id, cluster) in new.clusters.iter().enumerate() {
-        for (slot, backend) in cluster.backends.iter().enumerate() {
+        for slot in 0..cluster.backends.len() {
             let before = old.clusters.get(id).and_then(|old| old.backends.get(slot));
-            let same = |old: &Backend| (&old.name, old.address) == (&backend.name, backend.address);
-            if before.is_some_and(|before| !same(before)) {
+            if before.is_some() && !is_same(old, new, id, slot) {
                 found.push((id as u16, slot as u16));
             }
         }
