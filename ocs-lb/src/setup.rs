@@ -14,7 +14,7 @@ use crate::datapath::load::{Loaded, Maps, XDP, load_pinned, xdp};
 use crate::datapath::pins::Pins;
 use crate::datapath::{log, sysctl};
 use crate::model::align::align;
-use crate::model::edits::{Reach, plan};
+use crate::model::edits::{MapEdit, Reach, plan};
 use crate::model::sizes::{Sizes, ring};
 use crate::model::snat::{auto_range, range_len};
 use crate::model::{
@@ -86,8 +86,8 @@ impl Network {
 /// connections from before the first attach.
 ///
 /// # Errors
-/// Whatever is missing, with what to do. What forwarded before goes on as it
-/// was then; else nothing stays.
+/// Whatever is missing, with what to do. What forwarded before goes on then,
+/// with the new policy where that was written already; else nothing stays.
 pub async fn set_up(
     model: Model,
     netlink: &Netlink,
@@ -165,7 +165,12 @@ async fn start(
         states: &states,
         unknown,
     };
-    fill(&model, &network, &mut loaded.maps, &sizes, facts)?;
+    let edits = edits(&model, &network, &reach)?;
+    // Whom the next start meets: before any flow has a new id.
+    loaded
+        .identity
+        .set(&identities(&model, &healthy, &states))?;
+    fill(&model, &mut loaded.maps, &edits, &sizes, facts)?;
     neighbors(netlink, &network, &mut loaded.maps).await?;
 
     let before =
@@ -173,9 +178,6 @@ async fn start(
     if loaded.identity.forwarding_before().is_none() {
         loaded.identity.set_forwarding_before(&before)?;
     }
-    loaded
-        .identity
-        .set(&identities(&model, &healthy, &states))?;
     let attached = attach_all(&mut loaded, Some(pins), &interfaces)?;
     for one in &attached {
         let how = if one.adopted { "taken on" } else { "attached" };
@@ -478,22 +480,32 @@ pub struct Facts<'a> {
     pub unknown: Option<Unknown>,
 }
 
-/// Makes the maps say what the model says, in an order in which every packet
-/// in between meets a whole service.
+/// Every address, port and backend that a model has on this host.
 ///
 /// # Errors
-/// A map's, or what does not fit this host; the latter before anything is
-/// written.
-pub fn fill(
+/// What does not fit: nothing may be written then.
+pub fn edits(
     model: &Model,
     network: &Network,
+    reach: &[Vec<Reach>],
+) -> anyhow::Result<Vec<MapEdit>> {
+    let host: Vec<Ipv4Addr> = network.addresses.iter().map(|(_, ip)| *ip).collect();
+    Ok(plan(model, reach, &host)?)
+}
+
+/// Makes the maps say what the model and its edits say, in an order in which
+/// every packet in between meets a whole service.
+///
+/// # Errors
+/// A map's.
+pub fn fill(
+    model: &Model,
     maps: &mut Maps,
+    edits: &[MapEdit],
     sizes: &Sizes,
     facts: Facts<'_>,
 ) -> anyhow::Result<()> {
-    let host: Vec<Ipv4Addr> = network.addresses.iter().map(|(_, ip)| *ip).collect();
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?.max(1) as u32;
-    let edits = plan(model, facts.reach, &host)?;
     let port_maps = maps.port_maps.len();
     apply::set_settings(
         maps,
@@ -510,7 +522,7 @@ pub fn fill(
         let policy = policy::cluster(cluster, healthy, host);
         apply::set_cluster(maps, id as u16, &policy)?;
     }
-    let removed = apply::sync(maps, &edits)?;
+    let removed = apply::sync(maps, edits)?;
     if removed > 0 {
         tracing::info!(removed, "addresses and ports that are no longer served");
     }

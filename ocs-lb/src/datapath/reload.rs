@@ -92,6 +92,7 @@ impl Owner {
             &mut running.next_hops,
             &running.reach,
         )?;
+        let edits = setup::edits(&model, &network, &reach)?;
         let health = self.health_of(&model);
         let healthy = per_backend(&model, |id, slot| health[id][slot].healthy);
         let states = self.states_of(&model);
@@ -128,7 +129,7 @@ impl Owner {
             states: &states,
             unknown: self.unknown,
         };
-        setup::fill(&model, &network, &mut running.loaded.maps, &sizes, facts)?;
+        setup::fill(&model, &mut running.loaded.maps, &edits, &sizes, facts)?;
         setup::neighbors(&self.netlink, &network, &mut running.loaded.maps).await?;
         if matches!(model.interfaces, Interfaces::Listed(_)) {
             leave(running, &interfaces)?;
