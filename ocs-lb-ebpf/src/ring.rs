@@ -31,22 +31,30 @@ pub fn take<A: Family>(now: Now) -> u32 {
         // SAFETY: a value of the map, copied; two flows take one place a whole
         // round apart.
         let (key, born) = unsafe { ((*place).key, StateWord((*place).born)) };
-        push_out::<A>(&key, born, now);
+        push_out::<A>(&key, born, at + 1, now);
     }
     at + 1
 }
 
-/// Ends a flow that is still half-open. Its port rests where the cluster has
+/// Ends a flow that is still half-open and still has this place: a client's
+/// next flow of the same tuple has another one, and once in 65,536 times the
+/// generation of the one before. Its port rests where the cluster has
 /// room for that; in a flood there is none, and it is free at once.
 #[inline(always)]
-fn push_out<A: Family>(key: &ocs_lb_common::abi::FlowKey<A>, born: StateWord, now: Now) {
+fn push_out<A: Family>(
+    key: &ocs_lb_common::abi::FlowKey<A>,
+    born: StateWord,
+    place: u32,
+    now: Now,
+) {
     let Some(forward) = A::flows().get_ptr_mut(key) else {
         return;
     };
     // SAFETY: a value of the map; its state is changed by swaps only.
     let forward: &'static mut Flow<A> = unsafe { &mut *forward };
     let word = flow::state_of(forward);
-    if !matches!(word.phase(), Phase::HalfOpen) || !word.is_same_flow(born) {
+    if !matches!(word.phase(), Phase::HalfOpen) || !word.is_same_flow(born) || forward.cold != place
+    {
         return;
     }
     let Some(reverse) = A::flows().get_ptr_mut(&forward.peer_key()) else {

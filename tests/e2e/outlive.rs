@@ -3,9 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use aya::maps::{HashMap, Map, MapData};
 use nix::sys::signal::Signal;
+use ocs_lb_common::abi::{Flow, FlowKey, REVERSE};
+use ocs_lb_common::address::V4;
+use ocs_lb_common::ticks::{Ticks, duration};
+use ocs_lb_common::track::{Phase, StateWord};
+use ocs_lb_common::translate::pair;
 use ocs_lb_test_support::link;
 use ocs_lb_test_support::netns::Namespace;
+use ocs_lb_tests::prog::key;
 
 use crate::load::Load;
 use crate::world::{World, binary, config};
@@ -186,6 +193,8 @@ fn a_hundred_thousand_flows_are_taken_on_in_a_second() {
     let mut world = World::pinned(&text);
     world.balancer.process.stop().expect("it ends");
     let written = write_flows(&world, 100_000);
+    // And one that a crash has left by half.
+    write_half_a_flow(&world);
     let start = Instant::now();
     world.balancer.relaunch(&binary()).expect("starts");
     world
@@ -204,26 +213,38 @@ fn a_hundred_thousand_flows_are_taken_on_in_a_second() {
         assert!(Instant::now() < end, "{:?} of {written}", world.counts());
         std::thread::sleep(Duration::from_millis(200));
     }
-    assert!(world.balancer.process.log().contains("counts repaired"));
+    let log = world.balancer.process.log();
+    assert!(log.contains("counts repaired"), "{log}");
+    assert!(log.contains("half-written flows"), "{log}");
+    assert_eq!(world.flow_entries(), 2 * written as usize);
+}
+
+/// The pinned flow table.
+fn flows(world: &World) -> HashMap<MapData, FlowKey<V4>, Flow<V4>> {
+    let path = pins(&world.topology.lb).join("maps/FLOWS4");
+    let data = MapData::from_pin(path).expect("it is pinned");
+    Map::HashMap(data).try_into().expect("its types")
+}
+
+/// The datapath's time.
+fn now() -> Ticks {
+    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("a clock");
+    Ticks(duration(uptime.into()))
+}
+
+fn write_half_a_flow(world: &World) {
+    let client = key(([203, 0, 113, 250], 1023), ([192, 0, 2, 1], 443));
+    let backend = key(([198, 51, 100, 1], 1023), ([198, 51, 100, 10], 443));
+    let (mut there, _) = pair(&client, &backend);
+    there.state = StateWord::born(1).with_phase(Phase::Established);
+    there.last_seen = now();
+    flows(world).insert(client, there, 0).expect("room");
 }
 
 /// Writes established flows into the pinned table, as the datapath would; how
 /// many there are.
 fn write_flows(world: &World, count: u32) -> u32 {
-    use aya::maps::{HashMap, Map, MapData};
-    use ocs_lb_common::abi::{Flow, FlowKey, REVERSE};
-    use ocs_lb_common::address::V4;
-    use ocs_lb_common::ticks::{Ticks, duration};
-    use ocs_lb_common::track::{Phase, StateWord};
-    use ocs_lb_common::translate::pair;
-    use ocs_lb_tests::prog::key;
-
-    let path = pins(&world.topology.lb).join("maps/FLOWS4");
-    let data = MapData::from_pin(path).expect("it is pinned");
-    let mut map: HashMap<_, FlowKey<V4>, Flow<V4>> =
-        Map::HashMap(data).try_into().expect("its types");
-    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("a clock");
-    let now = Ticks(duration(uptime.into()));
+    let (mut map, now) = (flows(world), now());
     for n in 0..count {
         let [_, a, b, c] = n.to_be_bytes();
         let client = ([203, 0, 113, b], 1024 + u16::from_be_bytes([a, c]));
@@ -265,6 +286,39 @@ fn tables_that_do_not_fit_are_refused() {
     assert!(log.contains("ocs-lb detach"), "{log}");
     let met = load.stop();
     assert!(met.failed.is_empty(), "{:?}", met.failed);
+}
+
+/// A datapath of another layout is neither taken on nor ended, until someone
+/// says so.
+#[test]
+#[ignore = "needs root"]
+fn another_layout_is_refused() {
+    let mut world = World::pinned(&config([1, 1], CHECK));
+    let load = Load::start(&world.topology.clients, 443, 20);
+    world.balancer.process.stop().expect("it ends");
+    let own = pins(&world.topology.lb);
+    let version = own.parent().expect("the version's").with_file_name("v1");
+    std::fs::create_dir_all(&version).expect("a directory of bpffs");
+    let other = version.join(own.file_name().expect("a name"));
+    std::fs::rename(&own, &other).expect("the same file system");
+
+    world.balancer.relaunch(&binary()).expect("starts");
+    let status = world.balancer.process.wait(Duration::from_secs(20));
+    assert_eq!(status.expect("it ends").code(), Some(1));
+    let log = world.balancer.process.log();
+    assert!(log.contains("a datapath of layout 1 forwards"), "{log}");
+    assert!(log.contains("ocs-lb detach"), "{log}");
+    let met = load.stop();
+    assert!(met.failed.is_empty(), "{:?}", met.failed);
+    assert_eq!(attached(&world.topology.lb), [true, true]);
+
+    let done = world
+        .balancer
+        .client(&["detach", "--yes"])
+        .expect("it runs");
+    assert!(done.status.success(), "{done:?}");
+    assert!(!other.exists() && !version.exists());
+    assert_eq!(attached(&world.topology.lb), [false, false]);
 }
 
 /// What a namespace left that is gone, the next start removes.

@@ -1,8 +1,10 @@
 //! The ring of half-open flows: a flood pushes out other half-open flows, and
 //! nothing else.
 
-use ocs_lb_common::abi::{EventKind, Reason};
-use ocs_lb_common::track::Phase;
+use std::time::Duration;
+
+use ocs_lb_common::abi::{EventKind, Pending, Reason};
+use ocs_lb_common::track::{Phase, StateWord};
 use ocs_lb_common::verdict::Verdict;
 use ocs_lb_tests::packet::flag;
 use ocs_lb_tests::plan::{BACKENDS, CLIENT, Plan};
@@ -51,6 +53,44 @@ fn the_fifth_pushes_out_the_first() {
         "the next in turn"
     );
     assert_eq!((scene.held(), scene.load().pushed_out), ((4, 0), 2));
+}
+
+/// The place of a client's last flow pushes its next one out neither, where
+/// both happen to have the same generation.
+#[test]
+#[ignore = "needs root"]
+fn a_place_is_one_flows_only() {
+    let mut scene = Scene::of(&small());
+    let first = scene.syn(client(1));
+    scene.forwards(false, &first.there(flag::RST));
+    scene.age(Duration::from_secs(3));
+    scene.world.sweep().expect("a sweep");
+    let again = scene.syn(client(1));
+    let maps = &mut scene.world.loaded.maps;
+    let born = maps.half_open.get(&0, 0).expect("the first place").born;
+    let generation = |word: u32| word & 0xffff | born & 0xffff_0000;
+    let place = maps.half_open.get(&1, 0).expect("the second place");
+    let there = place.key;
+    let mut forward = maps.flows.get(&there, 0).expect("its entry");
+    let back = forward.peer_key();
+    let mut reverse = maps.flows.get(&back, 0).expect("its entry");
+    for (key, entry) in [(there, &mut forward), (back, &mut reverse)] {
+        entry.state = StateWord(generation(entry.state.0));
+        maps.flows.insert(key, *entry, 0).expect("written");
+    }
+    let place = Pending {
+        born: generation(place.born),
+        ..place
+    };
+    maps.half_open.set(1, place, 0).expect("written");
+    // The third and fourth place, and the first again.
+    for n in 2..=4 {
+        scene.syn(client(n));
+    }
+    assert_eq!(scene.phase(client(1)), Some(Phase::HalfOpen));
+    assert_eq!(scene.load().pushed_out, 0);
+    scene.handshake(&again);
+    assert_eq!(scene.phase(client(1)), Some(Phase::Established));
 }
 
 /// Where a cluster keeps no resting flows, nothing of it is left at once.
