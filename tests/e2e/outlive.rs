@@ -249,7 +249,7 @@ fn write_flows(world: &World, count: u32) -> u32 {
         let [_, a, b, c] = n.to_be_bytes();
         let client = ([203, 0, 113, b], 1024 + u16::from_be_bytes([a, c]));
         let client = key(client, ([192, 0, 2, 1], 443));
-        let snat = ([198, 51, 100, 1 + b / 128], 1024 + (n % 60_000) as u16);
+        let snat = ([198, 51, 100, 1], 1024 + (n / 2) as u16);
         let server = [[198, 51, 100, 10], [198, 51, 100, 11]][n as usize % 2];
         let backend = key(snat, (server, 443));
         let (mut there, mut reply) = pair(&client, &backend);

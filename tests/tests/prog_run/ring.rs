@@ -175,7 +175,7 @@ fn a_flow_without_a_place() {
     plan.settings.half_open = 0;
     let mut scene = Scene::of(&plan);
     let connection = scene.syn(CLIENT);
-    scene.age(std::time::Duration::from_secs(1));
+    scene.age(Duration::from_secs(1));
     let again = scene.sends(false, &connection.opening());
     assert_eq!(again.to, connection.backend);
     scene.refuse(&connection);
