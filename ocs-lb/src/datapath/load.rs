@@ -17,13 +17,12 @@ use ocs_lb_common::sweep::Report;
 use super::identity::{self, Identity};
 use super::pins::Pins;
 use super::reuse;
+use super::sticky_tables::{STICKY, Table, sticky_tables};
 use crate::model::LogLevel;
 use crate::model::sizes::Sizes;
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("OCS_LB_EBPF_OBJECT"));
 
-/// Name of the map of sticky tables.
-const STICKY: &str = "STICKY4";
 /// Name of the XDP program.
 pub const XDP: &str = "ocs_lb_xdp";
 /// Name of the sweep.
@@ -120,7 +119,7 @@ pub struct Loaded {
     /// Names of the ids in the maps.
     pub identity: Identity,
     /// The clusters' sticky tables, as the programs find them.
-    sticky: ArrayOfMaps<MapData, MapData>,
+    pub(super) sticky: ArrayOfMaps<MapData, MapData>,
     /// Name, entries and locked bytes of every map.
     pub bill: Vec<MapBill>,
 }
@@ -317,7 +316,7 @@ pub fn identity(pins: Option<&Pins>) -> Result<Identity, LoadError> {
 }
 
 /// The map of a path, or a new one that is pinned there.
-fn open_or_create(
+pub(super) fn open_or_create(
     pattern: aya_obj::Map,
     name: &'static str,
     path: Option<&Path>,
@@ -357,124 +356,6 @@ pub fn raw_tracepoint<'a>(
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or(LoadError::Mismatch(name))
-}
-
-/// A table of `STICKY4`, until the maps are taken.
-struct Table {
-    map: StickyTable,
-    id: u32,
-    row: MapBill,
-}
-
-/// Puts a sticky table of each size into `STICKY4`: the one that is pinned, a
-/// copy of it where its size is another one, or a new one.
-fn sticky_tables(
-    ebpf: &mut Ebpf,
-    sizes: &[u32],
-    pins: Option<&Pins>,
-) -> Result<Vec<Table>, LoadError> {
-    let map = |source| LoadError::Map {
-        name: STICKY,
-        source,
-    };
-    let mut outer: ArrayOfMaps<_, MapData> = ebpf
-        .map_mut(STICKY)
-        .ok_or(LoadError::Mismatch(STICKY))?
-        .try_into()
-        .map_err(map)?;
-    let mut tables = Vec::new();
-    for (cluster, entries) in sizes.iter().enumerate() {
-        let data = sticky_table(cluster, *entries, pins)?;
-        outer.set(cluster as u32, &data, 0).map_err(map)?;
-        tables.push(table(data)?);
-    }
-    Ok(tables)
-}
-
-/// Gives every cluster a sticky table of its size, in a datapath that runs.
-///
-/// # Errors
-/// The kernel's.
-pub fn sticky_for(loaded: &mut Loaded, pins: &Pins, sizes: &[u32]) -> Result<(), LoadError> {
-    let map = |source| LoadError::Map {
-        name: STICKY,
-        source,
-    };
-    let mut ids = loaded.ids.sticky.to_vec();
-    ids.truncate(sizes.len());
-    loaded.maps.sticky.truncate(sizes.len());
-    for (cluster, entries) in sizes.iter().enumerate() {
-        let data = sticky_table(cluster, *entries, Some(pins))?;
-        let id = data.info().map_err(map)?.id();
-        if ids.get(cluster) == Some(&id) {
-            continue;
-        }
-        loaded.sticky.set(cluster as u32, &data, 0).map_err(map)?;
-        let table = table(data)?;
-        if cluster < ids.len() {
-            ids[cluster] = table.id;
-            loaded.maps.sticky[cluster] = table.map;
-        } else {
-            ids.push(table.id);
-            loaded.maps.sticky.push(table.map);
-        }
-    }
-    loaded.ids.sticky = ids.into();
-    Ok(())
-}
-
-fn table(data: MapData) -> Result<Table, LoadError> {
-    use aya::maps::Map;
-
-    let map = |source| LoadError::Map {
-        name: STICKY,
-        source,
-    };
-    Ok(Table {
-        id: data.info().map_err(map)?.id(),
-        row: row(STICKY, &data).ok_or(LoadError::Mismatch(STICKY))?,
-        map: Map::LruHashMap(data).try_into().map_err(map)?,
-    })
-}
-
-/// The table of one cluster.
-fn sticky_table(cluster: usize, entries: u32, pins: Option<&Pins>) -> Result<MapData, LoadError> {
-    let map = |source| LoadError::Map {
-        name: STICKY,
-        source,
-    };
-    let pattern = aya_obj::Map::new_from_params(
-        aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32,
-        size_of::<StickyKey<V4>>() as u32,
-        size_of::<StickyValue>() as u32,
-        entries,
-        0,
-    );
-    let Some(path) = pins.map(|pins| pins.map(&format!("{STICKY}_{cluster}"))) else {
-        return MapData::create(pattern, "STICKY4_TABLE", None).map_err(map);
-    };
-    if !path.exists() {
-        return open_or_create(pattern, "STICKY4_TABLE", Some(&path));
-    }
-    let old = MapData::from_pin(&path).map_err(map)?;
-    if old.info().map_err(map)?.max_entries() == entries {
-        return Ok(old);
-    }
-    // Entries are a client's comfort, not a flow: what a packet writes to the
-    // old table while it is copied is lost.
-    let new = MapData::create(pattern, "STICKY4_TABLE", None).map_err(map)?;
-    let (old, mut new) = (table(old)?.map, table(new)?.map);
-    for entry in old.iter() {
-        let (key, value) = entry.map_err(map)?;
-        new.insert(key, value, 0).map_err(map)?;
-    }
-    let pinned = |source: Box<dyn std::error::Error + Send + Sync>| LoadError::Pinned {
-        path: path.clone(),
-        source,
-    };
-    std::fs::remove_file(&path).map_err(|error| pinned(Box::new(error)))?;
-    new.pin(&path).map_err(|error| pinned(Box::new(error)))?;
-    MapData::from_pin(&path).map_err(map)
 }
 
 fn take_maps(ebpf: &mut Ebpf, sticky: Vec<StickyTable>) -> Result<Maps, LoadError> {
@@ -556,7 +437,7 @@ fn bill(ebpf: &Ebpf, tables: &[Table]) -> Vec<MapBill> {
 }
 
 /// Locked bytes as the kernel accounts them (`/proc/self/fdinfo`, `memlock`).
-fn row(name: &str, data: &MapData) -> Option<MapBill> {
+pub(super) fn row(name: &str, data: &MapData) -> Option<MapBill> {
     use std::os::fd::{AsFd as _, AsRawFd as _};
 
     let fd = data.fd().as_fd().as_raw_fd();

@@ -24,6 +24,7 @@ pub mod record;
 mod reload;
 pub mod reuse;
 pub mod sticky;
+mod sticky_tables;
 pub mod sweep;
 pub mod sysctl;
 mod tell;

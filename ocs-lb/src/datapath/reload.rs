@@ -7,8 +7,9 @@ use anyhow::{Context as _, bail};
 
 use super::attach::Attached;
 use super::handle::Known;
-use super::load::{MapIds, sticky_for};
+use super::load::MapIds;
 use super::owner::{Health, Owner, wall_clock};
+use super::sticky_tables::sticky_for;
 use super::{adopt, attach, read, sticky};
 use crate::config;
 use crate::model::align::{Ids, align};
