@@ -92,6 +92,12 @@ impl Sum {
 pub struct Delta(pub u16);
 
 impl Delta {
+    /// What is left of this change without another that is part of it.
+    #[inline(always)]
+    pub const fn without(self, part: Self) -> Self {
+        Self(Sum(self.0 as u32 + !part.0 as u32).fold())
+    }
+
     /// The checksum field after the change (RFC 1624 equation 3).
     #[inline(always)]
     pub const fn apply(self, checksum: u16) -> u16 {
@@ -124,6 +130,15 @@ mod tests {
     }
 
     proptest! {
+        /// Two changes one after the other are the change of both.
+        #[test]
+        fn a_change_has_parts(checksum in any::<u16>(), all in 1u16.., part in 1u16..) {
+            let (all, part) = (Delta(all), Delta(part));
+            let both = all.without(part).apply(part.apply(checksum));
+            // A sum of zero has two spellings.
+            prop_assert_eq!(both % 0xffff, all.apply(checksum) % 0xffff);
+        }
+
         /// An incremental change gives the field that a full computation gives.
         #[test]
         fn incremental_equals_full(

@@ -65,7 +65,7 @@ pub enum Odd<A> {
     },
 }
 
-/// Offset of the IP header: frames with VLAN tags are not parsed.
+/// Offset of the IP header. VLAN tags are taken off before a packet's way.
 pub const IP_OFFSET: usize = Ethernet::LEN;
 
 /// What the frame carries.
@@ -83,6 +83,24 @@ pub fn parse_ether_type(frame: &impl Frame) -> Result<EtherType, Verdict> {
         EtherType::VLAN | EtherType::VLAN_SERVICE => Err(Verdict::Vlan),
         _ => Err(Verdict::NotIp),
     }
+}
+
+/// What a frame carries behind the VLAN tags that lie in it, and their length in
+/// bytes. `None` where there are more than two, or the frame ends.
+#[inline(always)]
+pub fn behind_tags(frame: &impl Frame) -> Option<(EtherType, usize)> {
+    const TAG_LEN: usize = 4;
+    let at = |len: usize| {
+        let bytes = frame.at::<2>(Ethernet::LEN - 2 + len)?;
+        Some(EtherType(u16::from_be_bytes(*bytes)))
+    };
+    for len in [0, TAG_LEN, 2 * TAG_LEN] {
+        let ether_type = at(len)?;
+        if !ether_type.is_tag() {
+            return Some((ether_type, len));
+        }
+    }
+    None
 }
 
 /// An IPv4 frame to a packet.
@@ -112,7 +130,7 @@ pub fn parse_ipv4(frame: &impl Frame) -> Result<Packet<V4>, Odd<V4>> {
     if ip.protocol() != IpProto::TCP {
         return Err(odd(Verdict::NotTcp));
     }
-    if IP_OFFSET + total_len > frame.len() {
+    if is_cut(frame, IP_OFFSET + total_len) {
         return Err(odd(Verdict::Malformed));
     }
     let (ttl, tos, source) = (ip.ttl(), ip.tos(), ip.source());
@@ -168,7 +186,7 @@ pub fn parse_ipv6(frame: &impl Frame) -> Result<Packet<V6>, Odd<V6>> {
     if ip.next_header() != IpProto::TCP {
         return Err(odd(Verdict::NotTcp));
     }
-    if IP_OFFSET + Ipv6::LEN + payload_len > frame.len() {
+    if is_cut(frame, IP_OFFSET + Ipv6::LEN + payload_len) {
         return Err(odd(Verdict::Malformed));
     }
     let (ttl, tos, source) = (ip.hop_limit(), ip.traffic_class(), ip.source());
@@ -195,6 +213,12 @@ pub fn parse_ipv6(frame: &impl Frame) -> Result<Packet<V6>, Odd<V6>> {
         ttl,
         segment: segment(&tcp, (payload_len - tcp_header_len) as u16),
     })
+}
+
+/// Whether a frame is shorter than its headers say.
+#[inline(always)]
+fn is_cut(frame: &impl Frame, len: usize) -> bool {
+    len > frame.len() && len > frame.whole_len()
 }
 
 #[inline(always)]
@@ -235,6 +259,20 @@ mod tests {
         assert_eq!((packet.tcp_offset, packet.tcp_header_len), (34, 20));
         assert_eq!(packet.segment.end(), 8);
         assert_eq!(packet.segment.payload, 0);
+    }
+
+    #[test]
+    fn behind_up_to_two_tags() {
+        let mut frame = SYN.to_vec();
+        for (count, len) in [(0, 0), (1, 4), (2, 8)] {
+            let found = behind_tags(&SliceFrame(&mut frame));
+            assert_eq!(found, Some((EtherType::IPV4, len)), "{count} tags");
+            let protocol = if count == 0 { [0x81, 0] } else { [0x88, 0xa8] };
+            frame.splice(12..12, [protocol[0], protocol[1], 0x20, 100]);
+        }
+        assert_eq!(behind_tags(&SliceFrame(&mut frame)), None, "three");
+        frame.truncate(17);
+        assert_eq!(behind_tags(&SliceFrame(&mut frame)), None, "cut");
     }
 
     #[test]

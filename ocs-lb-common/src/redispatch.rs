@@ -197,9 +197,10 @@ pub fn write_ipv4(frame: &mut impl Frame, pending: &Pending<V4>) -> Option<()> {
     ip[10..12].copy_from_slice(&addresses.add(fixed).checksum().to_be_bytes());
 
     let offset_and_flags = (tcp_len as u16 / 4) << 12 | pending.flags as u16;
-    let mut sum = addresses
+    let pseudo = addresses
         .add_u16(IpProto::TCP.0 as u16)
-        .add_u16(tcp_len as u16)
+        .add_u16(tcp_len as u16);
+    let mut sum = pseudo
         .add_u16(pending.key.source_port.get())
         .add_u16(pending.key.destination_port.get())
         .add_u32(pending.isn)
@@ -222,8 +223,7 @@ pub fn write_ipv4(frame: &mut impl Frame, pending: &Pending<V4>) -> Option<()> {
     tcp[4..8].copy_from_slice(&pending.isn.to_be_bytes());
     tcp[12..14].copy_from_slice(&offset_and_flags.to_be_bytes());
     tcp[14..16].copy_from_slice(&pending.window.to_be_bytes());
-    tcp[16..18].copy_from_slice(&sum.checksum().to_be_bytes());
-    Some(())
+    frame.tcp_written(tcp_offset, pseudo, sum)
 }
 
 #[cfg(test)]

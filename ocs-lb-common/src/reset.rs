@@ -66,16 +66,16 @@ pub fn write_ipv4(frame: &mut impl Frame, packet: &Packet<V4>) -> Option<()> {
     tcp[8..12].copy_from_slice(&ack.to_be_bytes());
     tcp[12] = (Tcp::LEN as u8 / 4) << 4;
     tcp[13] = flags;
-    let sum = addresses
+    let pseudo = addresses
         .add_u16(IpProto::TCP.0 as u16)
-        .add_u16(Tcp::LEN as u16)
+        .add_u16(Tcp::LEN as u16);
+    let whole = pseudo
         .add_u16(packet.key.destination_port.get())
         .add_u16(packet.key.source_port.get())
         .add_u32(seq)
         .add_u32(ack)
         .add_u16((Tcp::LEN as u16 / 4) << 12 | flags as u16);
-    tcp[16..18].copy_from_slice(&sum.checksum().to_be_bytes());
-    Some(())
+    frame.tcp_written(IP_OFFSET + Ipv4::LEN, pseudo, whole)
 }
 
 /// The whole frame of a RST that no packet asked for: with the tuple `key` and

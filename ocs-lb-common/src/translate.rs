@@ -4,7 +4,7 @@ use crate::abi::{Flow, FlowKey};
 use crate::address::{Address, V4, V6};
 use crate::checksum::{Delta, Sum};
 use crate::parse::{IP_OFFSET, Packet};
-use crate::wire::{Frame, Ipv4, Ipv4Mut, Ipv6, Tcp, TcpMut};
+use crate::wire::{Frame, Ipv4, Ipv4Mut, Ipv6, Tcp, TcpChange, TcpMut};
 
 /// Changes of the two checksums when one tuple becomes another.
 ///
@@ -85,8 +85,11 @@ fn rewrite_tcp<A: Address>(
 ) -> Option<()> {
     let mut tcp = TcpMut(frame.at_mut::<{ Tcp::LEN }>(tcp_offset)?);
     tcp.set_ports(flow.source_port, flow.destination_port);
-    tcp.adjust_checksum(flow.l4_delta);
-    Some(())
+    let change = TcpChange {
+        all: flow.l4_delta,
+        addresses: flow.l3_delta.without(Delta(Ipv4Mut::HOP)),
+    };
+    frame.tcp_changed(tcp_offset, change)
 }
 
 #[cfg(test)]

@@ -106,6 +106,10 @@ verdicts! {
     ResetLimited = 40, Drop, "reset_limited";
     /// The unserved port of a VIP, and `unserved: drop`.
     UnservedDrop = 41, Drop, "unserved_port";
+    /// No room in front of the frame for the VLAN tags of its next hop.
+    NoTagRoom = 42, Drop, "no_tag_room";
+    /// Longer than the next hop takes.
+    TooBig = 43, Drop, "too_big";
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{
     count, event, kill,
     maps::{CLUSTERS, Family, Room},
     open::{room, room_at},
-    packet::XdpFrame,
+    packet::Way,
     port, redispatch,
     slow::Next,
     sticky,
@@ -189,7 +189,7 @@ pub fn promoted<A: Family>(room: &Room<A>) {
 /// The first step of a packet that may change its flow's state, came late, or
 /// has no flow.
 #[inline(always)]
-pub fn change<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) -> Next {
+pub fn change<M: Way<A>, A: Family>(frame: &mut M, packet: &Packet<A>, now: Now) -> Next {
     let Some(entry) = entry(packet) else {
         return Next::Open;
     };
@@ -234,8 +234,8 @@ pub fn change<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now)
 
 /// One try. `None`: another CPU changed the state first, or time did.
 #[inline(always)]
-fn turn<A: Family>(
-    frame: &mut XdpFrame<'_>,
+fn turn<M: Way<A>, A: Family>(
+    frame: &mut M,
     packet: &Packet<A>,
     pair: &mut Pair<A>,
     direction: Direction,
@@ -314,8 +314,8 @@ fn over_limit<A: Family>(pair: &Pair<A>, cluster: &Cluster, now: Now) -> Option<
 
 /// What the winner of a swap by a packet owes.
 #[inline(always)]
-fn changed<A: Family>(
-    frame: &XdpFrame<'_>,
+fn changed<M: Way<A>, A: Family>(
+    frame: &M,
     packet: &Packet<A>,
     pair: &mut Pair<A>,
     (word, next): (StateWord, StateWord),
@@ -326,7 +326,7 @@ fn changed<A: Family>(
     match what {
         Count::None => {
             if !word.has(StateWord::SYN_ACK) && next.has(StateWord::SYN_ACK) {
-                A::read_options(frame.ctx().ctx);
+                frame.read_options();
                 let scale = room::<A>().map_or(0, |room| room.options.scale);
                 start(pair.reverse, &packet.segment, scale);
                 count::answered(cluster, backend, now.ticks);

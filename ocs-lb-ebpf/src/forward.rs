@@ -1,18 +1,15 @@
 //! The last step: MAC addresses, and out.
 
-use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
-    helpers::generated::bpf_redirect_map,
-};
 use ocs_lb_common::{
-    verdict::{Kind, Verdict},
-    wire::{Ethernet, EthernetMut, Frame},
+    abi::NextHop,
+    verdict::Verdict,
+    wire::{Ethernet, EthernetMut, Frame as _},
 };
 
 use crate::{
-    count,
-    maps::{DEVICES, NEXT_HOPS},
-    packet::XdpFrame,
+    maps::NEXT_HOPS,
+    packet::{Action, Medium},
+    vlan,
 };
 
 /// The end of a packet's way: what is counted, and what the kernel does.
@@ -20,27 +17,23 @@ use crate::{
 pub struct Exit {
     /// What is counted: a [`Verdict`]'s number.
     pub verdict: u32,
-    /// An `xdp_action`.
+    /// An [`Action`]'s number.
     pub action: u32,
 }
 
 impl Exit {
     /// A packet that is not sent.
     #[inline(always)]
-    pub fn of(verdict: Verdict) -> Self {
-        let action = match verdict.kind() {
-            Kind::Pass => XDP_PASS,
-            Kind::Forward | Kind::Drop => XDP_DROP,
-        };
-        Self::with(verdict, action)
+    pub const fn of(verdict: Verdict) -> Self {
+        Self::with(verdict, Action::of(verdict))
     }
 
     /// A packet that is sent, by what the kernel does.
     #[inline(always)]
-    const fn with(verdict: Verdict, action: u32) -> Self {
+    pub const fn with(verdict: Verdict, action: Action) -> Self {
         Self {
             verdict: verdict as u32,
-            action,
+            action: action as u32,
         }
     }
 
@@ -63,42 +56,35 @@ impl Exit {
     #[inline(always)]
     pub const fn as_answer(self) -> Self {
         if self.verdict == Verdict::Tx as u32 || self.verdict == Verdict::Redirect as u32 {
-            Self::with(Verdict::Answered, self.action)
+            Self {
+                verdict: Verdict::Answered as u32,
+                action: self.action,
+            }
         } else {
             self
         }
     }
 }
 
+/// A next hop that can be sent to.
+#[inline(always)]
+pub fn next_hop(index: u16) -> Result<&'static NextHop, Verdict> {
+    let hop = NEXT_HOPS.get(index as u32).ok_or(Verdict::Inconsistent)?;
+    if hop.valid == 0 {
+        return Err(Verdict::NoNeighbor);
+    }
+    Ok(hop)
+}
+
 /// Sends a translated packet to a next hop.
 #[inline(always)]
-pub fn forward(frame: &mut XdpFrame<'_>, next_hop: u16) -> Exit {
-    let Some(hop) = NEXT_HOPS.get(next_hop as u32) else {
-        return Exit::of(Verdict::Inconsistent);
-    };
-    if hop.valid == 0 {
-        return Exit::of(Verdict::NoNeighbor);
-    }
+pub fn forward<M: Medium>(frame: &mut M, hop: &NextHop) -> Exit {
     let Some(bytes) = frame.at_mut::<{ Ethernet::LEN }>(0) else {
         return Exit::of(Verdict::Malformed);
     };
     EthernetMut(bytes).set_addresses(&hop.destination, &hop.source);
-    let ingress = frame.ctx().ingress_ifindex() as u32;
-    if hop.ifindex == ingress && count::may_transmit(ingress) {
-        return Exit::with(Verdict::Tx, XDP_TX);
+    if hop.tags[0].is_some() && !vlan::tag(frame, &hop.tags) {
+        return Exit::of(Verdict::NoTagRoom);
     }
-    // SAFETY: a device map, as the helper wants; without an entry for the
-    // interface it returns the flags, which say drop.
-    let action = unsafe {
-        bpf_redirect_map(
-            (&raw const DEVICES).cast_mut().cast(),
-            hop.ifindex as u64,
-            XDP_DROP as u64,
-        )
-    } as u32;
-    if action == XDP_REDIRECT {
-        Exit::with(Verdict::Redirect, action)
-    } else {
-        Exit::of(Verdict::NoEgress)
-    }
+    frame.send_on(hop.ifindex)
 }

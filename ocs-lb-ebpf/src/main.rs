@@ -33,13 +33,16 @@ mod reset;
 mod reuse;
 mod ring;
 mod slow;
+mod steps;
 mod sticky;
 mod sweep;
 mod time;
+mod vlan;
 
 use aya_ebpf::{
-    macros::{raw_tracepoint, xdp},
-    programs::{RawTracePointContext, XdpContext},
+    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::{classifier, raw_tracepoint, xdp},
+    programs::{RawTracePointContext, TcContext, XdpContext},
 };
 use ocs_lb_common::{
     abi::Flow,
@@ -50,13 +53,41 @@ use ocs_lb_common::{
     wire::{EtherType, timestamp_value},
 };
 
-use crate::{forward::Exit, maps::Family, packet::XdpFrame};
+use crate::{
+    forward::Exit,
+    maps::Family,
+    packet::{Action, Medium, SkbFrame, Way, XdpFrame},
+};
 
-/// Every packet of an attached interface.
-#[xdp]
+/// Every packet of an interface, as its driver has it.
+#[xdp(frags)]
 pub fn ocs_lb_xdp(ctx: XdpContext) -> u32 {
-    let mut frame = XdpFrame::new(&ctx);
-    let exit = match parse_ether_type(&frame) {
+    way::<XdpFrame>(ctx.ctx)
+}
+
+/// Every packet of an interface, as the host's stack would get it.
+#[classifier]
+pub fn ocs_lb_tc(ctx: TcContext) -> i32 {
+    SkbFrame::of(ctx.skb.skb).pull();
+    match way::<SkbFrame>(ctx.skb.skb) {
+        PASS => TC_ACT_UNSPEC,
+        REDIRECT | TRANSMIT => TC_ACT_REDIRECT,
+        _ => TC_ACT_SHOT,
+    }
+}
+
+const PASS: u32 = Action::Pass as u32;
+const REDIRECT: u32 = Action::Redirect as u32;
+const TRANSMIT: u32 = Action::Transmit as u32;
+
+/// From the first byte to the count. What becomes of the packet is an
+/// [`Action`].
+#[inline(always)]
+fn way<M: Way<V4>>(context: *mut M::Context) -> u32 {
+    let mut frame = M::of(context);
+    let ingress = frame.ingress();
+    let tagged = frame.has_tag() && frame.untag();
+    let mut exit = match parse_ether_type(&frame) {
         Ok(EtherType::IPV4) => match parse_ipv4(&frame) {
             Ok(packet) => walk(&mut frame, &packet),
             Err(odd) => unwalked(odd),
@@ -64,25 +95,31 @@ pub fn ocs_lb_xdp(ctx: XdpContext) -> u32 {
         Ok(_) => Exit::of(Verdict::FamilyNotWired),
         Err(verdict) => Exit::of(verdict),
     };
-    count::verdict(ctx.ingress_ifindex() as u32, exit.verdict);
+    if tagged {
+        if exit.action == PASS && !frame.retag() {
+            exit = Exit::of(Verdict::NoTagRoom);
+        }
+        vlan::forget();
+    }
+    count::verdict(ingress, exit.verdict);
     exit.action
 }
 
 /// A packet's way: track, translate, forward; or the slow way first, for what
 /// opens, ends or moves a flow.
 #[inline(always)]
-fn walk(frame: &mut XdpFrame<'_>, packet: &Packet<V4>) -> Exit {
+fn walk<M: Way<V4>>(frame: &mut M, packet: &Packet<V4>) -> Exit {
     let now = time::now();
     if let Some((entry, word)) = flow::plain(packet, now) {
         return send(frame, packet, entry, word, now);
     }
-    V4::slow(frame.ctx().ctx)
+    frame.slow()
 }
 
 /// Records the packet in its entry, whose state was `word`, and sends it on.
 #[inline(always)]
-fn send<A: Family>(
-    frame: &mut XdpFrame<'_>,
+fn send<M: Medium, A: Family>(
+    frame: &mut M,
     packet: &Packet<A>,
     entry: &mut Flow<A>,
     word: StateWord,
@@ -90,6 +127,13 @@ fn send<A: Family>(
 ) -> Exit {
     if packet.ttl <= 1 {
         return Exit::of(Verdict::TtlExceeded);
+    }
+    let hop = match forward::next_hop(entry.next_hop) {
+        Ok(hop) => hop,
+        Err(verdict) => return Exit::of(verdict),
+    };
+    if hop.mtu != 0 && frame.sent_len(packet) > hop.mtu as usize {
+        return Exit::of(Verdict::TooBig);
     }
     if flow::is_new_second(now.ticks, entry.last_seen) {
         let client = if entry.is_reverse() {
@@ -104,13 +148,12 @@ fn send<A: Family>(
     if A::translate(frame, packet, entry).is_none() {
         return Exit::of(Verdict::Malformed);
     }
-    let next_hop = entry.next_hop;
     // A freed element may become another flow under our eyes; what was written
     // to the packet is then worthless.
     if !flow::state_of(entry).is_same_flow(word) {
         return Exit::of(Verdict::Race);
     }
-    forward::forward(frame, next_hop)
+    forward::forward(frame, hop)
 }
 
 /// A packet that is not whole TCP: dropped or passed by its address alone.

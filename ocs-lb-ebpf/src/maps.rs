@@ -2,28 +2,28 @@
 //! each; the controller sets the sizes that depend on the configuration.
 
 use aya_ebpf::{
-    bindings::xdp_md,
     btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use ocs_lb_common::{
     abi::{
         AddressFlags, Backend, Cluster, ClusterLoad, Correction, Event, Flow, FlowKey,
-        INTERFACE_INDEX_MASK, INTERFACE_SLOTS, Kill, KillReport, KillRequest, NextHop, NextHopKey,
-        Pending, PortMap, Recount, Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
+        INTERFACE_INDEX_MASK, INTERFACE_SLOTS, Kill, KillReport, KillRequest, LinkInfo, NextHop,
+        NextHopKey, Pending, PortMap, Recount, Service, ServiceKey, Settings, SnatKey, StickyKey,
+        StickyValue, Tags,
     },
     address::{Address, V4},
+    parse::{IP_OFFSET, Packet},
     rate::Budget,
     redispatch,
     sweep::Report,
     track::{Count, StateWord},
     translate::Translate,
-    verdict::{SLOTS, Verdict},
-    wire::SynOptions,
+    verdict::SLOTS,
+    wire::{Frame, Ipv4, SynOptions},
 };
 
 use crate::{
-    forward::Exit,
     place::{Place, Refusal, Wanted},
     reuse::Reused,
     slow,
@@ -102,6 +102,12 @@ pub static NEXT_HOPS: Array<NextHop, 65_536> = Array::new();
 /// Interfaces that take redirected packets, by interface index.
 #[btf_map]
 pub static DEVICES: DevMapHash<64> = DevMapHash::new();
+/// How frames leave, by index of the interface that a route names.
+#[btf_map]
+pub static LINKS: HashMap<u32, LinkInfo, 4096> = HashMap::new();
+/// The VLAN tags of the packet under way, where it had any.
+#[btf_map]
+pub static TAGS: PerCpuArray<Tags, 1> = PerCpuArray::new();
 /// Slot of each attached interface plus one, by index modulo 4096.
 #[btf_map]
 pub static INTERFACES: Array<u32, { INTERFACE_INDEX_MASK as usize + 1 }> = Array::new();
@@ -222,13 +228,8 @@ pub trait Family: Address + Translate {
     fn from_fib(words: &[u32; 4]) -> Self;
     /// To the words of a `bpf_fib_lookup`, network byte order.
     fn to_fib(self) -> [u32; 4];
-    /// The slow way of a packet; see [`crate::slow`].
-    fn slow(ctx: *mut xdp_md) -> Exit;
     /// [`crate::flow::close`] for one of this CPU's rooms.
     fn close(room: u32);
-    /// Index of the next hop towards `to`, for answers from `from`; see
-    /// [`crate::neighbor::next_hop_towards`].
-    fn route(ctx: *mut xdp_md, from: Self, to: Self) -> Result<u16, Verdict>;
     /// [`crate::flow::promoted`] for this CPU's room.
     fn promoted();
     /// [`crate::place::backend`] for this CPU's room.
@@ -240,20 +241,17 @@ pub trait Family: Address + Translate {
     /// A resting port for this CPU's room.
     fn reuse_port(any: bool) -> Option<Reused>;
     /// A half-open flow's SYN, parsed.
-    fn syn_packet(pending: &Pending<Self>) -> ocs_lb_common::parse::Packet<Self>;
+    fn syn_packet(pending: &Pending<Self>) -> Packet<Self>;
     /// What its options say.
     fn syn_options(pending: &Pending<Self>, timestamp: u32) -> SynOptions;
-    /// Reads a packet's options into this CPU's room.
-    fn read_options(ctx: *mut xdp_md);
     /// Length of the frame that carries it.
     fn syn_len(pending: &Pending<Self>) -> usize;
     /// Writes it over a frame of that length.
-    fn write_syn(frame: &mut crate::packet::XdpFrame<'_>, pending: &Pending<Self>) -> Option<()>;
+    fn write_syn(frame: &mut impl Frame, pending: &Pending<Self>) -> Option<()>;
+    /// Bytes between the fixed part of a packet's IP header and TCP.
+    fn options_len(packet: &Packet<Self>) -> usize;
     /// Writes the RST that answers a packet; the new length of the frame.
-    fn write_reset(
-        frame: &mut crate::packet::XdpFrame<'_>,
-        packet: &ocs_lb_common::parse::Packet<Self>,
-    ) -> Option<usize>;
+    fn write_reset(frame: &mut impl Frame, packet: &Packet<Self>) -> Option<usize>;
 }
 
 impl Family for V4 {
@@ -321,17 +319,8 @@ impl Family for V4 {
         [u32::from_ne_bytes(self.0), 0, 0, 0]
     }
     #[inline(always)]
-    fn slow(ctx: *mut xdp_md) -> Exit {
-        Exit::from_code(slow::ocs_lb_slow4(ctx))
-    }
-    #[inline(always)]
     fn close(room: u32) {
         slow::ocs_lb_close4(room);
-    }
-    #[inline(always)]
-    fn route(ctx: *mut xdp_md, from: V4, to: V4) -> Result<u16, Verdict> {
-        let (from, to) = (u32::from_ne_bytes(from.0), u32::from_ne_bytes(to.0));
-        slow::route(slow::ocs_lb_route4(ctx, from, to))
     }
     #[inline(always)]
     fn promoted() {
@@ -355,7 +344,7 @@ impl Family for V4 {
         (slow::ocs_lb_evict4(reused.port as u32) != 0).then_some(reused)
     }
     #[inline(always)]
-    fn syn_packet(pending: &Pending<V4>) -> ocs_lb_common::parse::Packet<V4> {
+    fn syn_packet(pending: &Pending<V4>) -> Packet<V4> {
         redispatch::packet_ipv4(pending)
     }
     #[inline(always)]
@@ -363,22 +352,19 @@ impl Family for V4 {
         redispatch::options_ipv4(pending, timestamp)
     }
     #[inline(always)]
-    fn read_options(ctx: *mut xdp_md) {
-        slow::ocs_lb_options4(ctx);
-    }
-    #[inline(always)]
     fn syn_len(pending: &Pending<V4>) -> usize {
         redispatch::frame_len_ipv4(pending)
     }
     #[inline(always)]
-    fn write_syn(frame: &mut crate::packet::XdpFrame<'_>, pending: &Pending<V4>) -> Option<()> {
+    fn write_syn(frame: &mut impl Frame, pending: &Pending<V4>) -> Option<()> {
         redispatch::write_ipv4(frame, pending)
     }
     #[inline(always)]
-    fn write_reset(
-        frame: &mut crate::packet::XdpFrame<'_>,
-        packet: &ocs_lb_common::parse::Packet<V4>,
-    ) -> Option<usize> {
+    fn options_len(packet: &Packet<V4>) -> usize {
+        packet.tcp_offset - IP_OFFSET - Ipv4::LEN
+    }
+    #[inline(always)]
+    fn write_reset(frame: &mut impl Frame, packet: &Packet<V4>) -> Option<usize> {
         ocs_lb_common::reset::write_ipv4(frame, packet)?;
         Some(ocs_lb_common::reset::IPV4_LEN)
     }

@@ -1,20 +1,19 @@
 //! The way to a client: one lookup in the kernel's routing table at a flow's
 //! birth; after that the flow holds an index.
 
-use aya_ebpf::{
-    EbpfContext, bindings::bpf_fib_lookup as FibLookup, helpers::generated::bpf_fib_lookup,
-};
+use aya_ebpf::{bindings::bpf_fib_lookup as FibLookup, helpers::generated::bpf_fib_lookup};
 use ocs_lb_common::{
-    abi::{BPF_NOEXIST, FIRST_LEARNED, NextHop, NextHopKey},
+    abi::{BPF_NOEXIST, FIRST_LEARNED, LinkInfo, NextHop, NextHopKey},
     verdict::Verdict,
-    wire::{Ethernet, Frame},
+    wire::{Ethernet, MacAddress},
 };
 
 use crate::{
     atomic::add_u32,
     event,
-    maps::{CURSOR_NEXT_HOPS, CURSORS, Family, NEXT_HOPS},
-    packet::XdpFrame,
+    maps::{CURSOR_NEXT_HOPS, CURSORS, Family, LINKS, NEXT_HOPS},
+    packet::Medium,
+    vlan,
 };
 
 /// The loopback interface. The lookup is made as if the packet had come in
@@ -30,7 +29,7 @@ const NO_NEIGHBOR: i64 = 7;
 
 /// Index of the next hop towards `to`, for packets from `from`.
 #[inline(always)]
-pub fn next_hop_towards<A: Family>(frame: &XdpFrame<'_>, from: A, to: A) -> Result<u16, Verdict> {
+pub fn next_hop_towards<M: Medium, A: Family>(frame: &M, from: A, to: A) -> Result<u16, Verdict> {
     // SAFETY: plain integers; zero is what the helper wants in what is unused.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
     fib.family = A::AF;
@@ -41,7 +40,7 @@ pub fn next_hop_towards<A: Family>(frame: &XdpFrame<'_>, from: A, to: A) -> Resu
     // SAFETY: context and parameters are valid for the call.
     let result = unsafe {
         bpf_fib_lookup(
-            frame.ctx().as_ptr(),
+            frame.context().cast(),
             &mut fib,
             size_of::<FibLookup>() as i32,
             0,
@@ -58,14 +57,7 @@ pub fn next_hop_towards<A: Family>(frame: &XdpFrame<'_>, from: A, to: A) -> Resu
         NO_NEIGHBOR => return unresolved(frame, &key, to),
         _ => return Err(Verdict::NoRoute),
     }
-    let hop = NextHop {
-        destination: fib.dmac,
-        valid: 1,
-        source: fib.smac,
-        pad: 0,
-        ifindex: fib.ifindex,
-        generation: 0,
-    };
+    let hop = neighbor(fib.ifindex, fib.dmac, fib.smac);
     match A::next_hop_ids().get_ptr(&key) {
         // SAFETY: a value of the map, written once.
         Some(id) => refresh(unsafe { *id }, hop),
@@ -80,7 +72,7 @@ pub fn next_hop_towards<A: Family>(frame: &XdpFrame<'_>, from: A, to: A) -> Resu
 /// and what it finds replaces this. A gateway's MAC is never taken from a
 /// frame: routers may send from another one than they receive on.
 #[inline(always)]
-fn unresolved<A: Family>(frame: &XdpFrame<'_>, key: &NextHopKey<A>, to: A) -> Result<u16, Verdict> {
+fn unresolved<M: Medium, A: Family>(frame: &M, key: &NextHopKey<A>, to: A) -> Result<u16, Verdict> {
     ask(key);
     if let Some(id) = A::next_hop_ids().get_ptr(key) {
         // SAFETY: a value of the map, written once.
@@ -89,7 +81,12 @@ fn unresolved<A: Family>(frame: &XdpFrame<'_>, key: &NextHopKey<A>, to: A) -> Re
             return Ok(id as u16);
         }
     }
-    let on_link = key.address == to && key.ifindex == frame.ctx().ingress_ifindex() as u32;
+    let link = link(key.ifindex);
+    let came_with = vlan::current();
+    let on_link = key.address == to
+        && link.send_on == frame.ingress()
+        && link.tags[0].same_vlan(&came_with[0])
+        && link.tags[1].same_vlan(&came_with[1]);
     let Some(bytes) = frame.at::<{ Ethernet::LEN }>(0) else {
         return Err(Verdict::Malformed);
     };
@@ -97,14 +94,7 @@ fn unresolved<A: Family>(frame: &XdpFrame<'_>, key: &NextHopKey<A>, to: A) -> Re
         return Err(Verdict::NoNeighbor);
     }
     let header = Ethernet(bytes);
-    let hop = NextHop {
-        destination: header.source(),
-        valid: 1,
-        source: header.destination(),
-        pad: 0,
-        ifindex: key.ifindex,
-        generation: 0,
-    };
+    let hop = neighbor(key.ifindex, header.source(), header.destination());
     match A::next_hop_ids().get_ptr(key) {
         // SAFETY: a value of the map, written once.
         Some(id) if unsafe { *id } >= FIRST_LEARNED => refresh(unsafe { *id }, hop),
@@ -114,17 +104,42 @@ fn unresolved<A: Family>(frame: &XdpFrame<'_>, key: &NextHopKey<A>, to: A) -> Re
     }
 }
 
+/// How frames leave by an interface that a route names.
+#[inline(always)]
+fn link(ifindex: u32) -> LinkInfo {
+    // SAFETY: a value of a map that only the controller writes, copied.
+    unsafe { LINKS.get(&ifindex) }.copied().unwrap_or(LinkInfo {
+        send_on: ifindex,
+        ..LinkInfo::default()
+    })
+}
+
+/// A neighbour behind an interface, whose MAC address and ours are known.
+#[inline(always)]
+fn neighbor(ifindex: u32, destination: MacAddress, source: MacAddress) -> NextHop {
+    let link = link(ifindex);
+    NextHop {
+        destination,
+        valid: 1,
+        source,
+        mtu: link.mtu,
+        ifindex: link.send_on,
+        generation: 0,
+        tags: link.tags,
+    }
+}
+
 /// Corrects a known next hop whose addresses changed.
 #[inline(always)]
 fn refresh(id: u32, hop: NextHop) -> Result<u16, Verdict> {
     let Some(known) = NEXT_HOPS.get(id) else {
         return Err(Verdict::Inconsistent);
     };
-    let same = known.valid == 1
-        && known.destination == hop.destination
-        && known.source == hop.source
-        && known.ifindex == hop.ifindex;
-    if !same {
+    let known_so = NextHop {
+        generation: known.generation,
+        ..hop
+    };
+    if *known != known_so {
         let hop = NextHop {
             generation: known.generation.wrapping_add(1),
             ..hop

@@ -19,7 +19,7 @@ use crate::{
     count, event,
     flow::{self, PACKETS},
     maps::{CLUSTERS, Family, Room},
-    packet::XdpFrame,
+    packet::{Logged, Medium, Way},
     place::{Refusal, Wanted},
     reset,
     slow::Next,
@@ -29,7 +29,7 @@ use crate::{
 /// A packet that no flow knows: whether it may open one, which this CPU's room
 /// then describes.
 #[inline(always)]
-pub fn admit<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) -> Next {
+pub fn admit<M: Way<A>, A: Family>(frame: &mut M, packet: &Packet<A>, now: Now) -> Next {
     match try_admit(frame, packet, now) {
         Ok(()) => Next::Find,
         Err(Stop::Verdict(verdict)) => verdict.into(),
@@ -51,8 +51,8 @@ impl From<Verdict> for Stop {
 }
 
 #[inline(always)]
-fn try_admit<A: Family>(
-    frame: &mut XdpFrame<'_>,
+fn try_admit<M: Way<A>, A: Family>(
+    frame: &mut M,
     packet: &Packet<A>,
     now: Now,
 ) -> Result<(), Stop> {
@@ -92,8 +92,8 @@ fn try_admit<A: Family>(
         event::refused(Reason::Limit, id, key, now.ticks);
         return Err(look(cluster.refuse_limit, Verdict::Limit));
     }
-    let back = A::route(frame.ctx().ctx, key.destination, key.source)?;
-    A::read_options(frame.ctx().ctx);
+    let back = frame.route(key.destination, key.source)?;
+    frame.read_options();
     let room = room::<A>().ok_or(Verdict::Inconsistent)?;
     room.wanted = Wanted {
         key: *key,
@@ -109,7 +109,7 @@ fn try_admit<A: Family>(
 
 /// Writes the flow that the room describes.
 #[inline(always)]
-pub fn write<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) -> Next {
+pub fn write<M: Way<A>, A: Family>(frame: &mut M, packet: &Packet<A>, now: Now) -> Next {
     let Some(room) = room::<A>() else {
         return Verdict::Inconsistent.into();
     };
@@ -125,7 +125,7 @@ pub fn write<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) 
         return verdict.into();
     }
     debug!(
-        frame.ctx(),
+        &Logged(frame.context().cast()),
         "flow {:i}:{} -> port {}: cluster {}, backend {}, SNAT port {}",
         packet.key.source.log_word(),
         packet.key.source_port.get(),
@@ -187,8 +187,8 @@ pub fn put_together<A: Family>(room: &mut Room<A>, packet: &Packet<A>) {
 
 /// Takes the timestamp from a SYN that comes again; one without has none.
 #[inline(always)]
-pub fn strip_again<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>) {
-    A::read_options(frame.ctx().ctx);
+pub fn strip_again<M: Way<A>, A: Family>(frame: &mut M, packet: &Packet<A>) {
+    frame.read_options();
     if let Some(room) = room::<A>()
         && room.options.timestamp.is_some()
     {
@@ -198,7 +198,7 @@ pub fn strip_again<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>) {
 
 /// Keeps the SYN for a second try.
 #[inline(always)]
-fn save_syn<A: Family>(frame: &XdpFrame<'_>, packet: &Packet<A>, room: &mut Room<A>, now: Now) {
+fn save_syn<M: Medium, A: Family>(frame: &M, packet: &Packet<A>, room: &mut Room<A>, now: Now) {
     let pending = &mut room.pending;
     save(pending, packet, &room.options, now.ticks);
     let len = packet.tcp_header_len - Tcp::LEN;
@@ -239,8 +239,8 @@ pub fn insert<A: Family>(room: &mut Room<A>, flags: u64) -> Result<(), Verdict> 
 
 /// Counts a refusal, and answers as the cluster says.
 #[inline(always)]
-pub fn refuse<A: Family>(
-    frame: &mut XdpFrame<'_>,
+pub fn refuse<M: Way<A>, A: Family>(
+    frame: &mut M,
     packet: &Packet<A>,
     now: Now,
     refusal: Refusal,

@@ -1,81 +1,127 @@
-//! The one place with raw packet pointers.
+//! What a program is given: the one place with raw packet pointers.
+//!
+//! XDP gives the bytes that came off the link, the traffic classifier a socket
+//! buffer, which may hold many segments and a checksum that a device is still
+//! to complete. Everything above this module is written once for both.
 
-use aya_ebpf::{
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
-    programs::XdpContext,
+mod ethernet;
+mod skb;
+mod xdp;
+
+use aya_ebpf::EbpfContext;
+use ocs_lb_common::{
+    abi::Tag,
+    parse::Packet,
+    verdict::{Kind, Verdict},
+    wire::Frame,
 };
-use ocs_lb_common::wire::Frame;
 
-/// The packet of an XDP program.
-pub struct XdpFrame<'a> {
-    ctx: &'a XdpContext,
-}
+pub use skb::SkbFrame;
+pub use xdp::XdpFrame;
 
-impl<'a> XdpFrame<'a> {
+use crate::{forward::Exit, maps::Family};
+
+/// The packet of a program's run.
+///
+/// Whatever changes its length or its tags moves its bytes: every reference
+/// into it is gone by then, as these methods borrow it whole.
+pub trait Medium: Frame {
+    /// What the kernel calls the program with.
+    type Context;
+
     /// The packet of this run.
-    #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
-        Self { ctx }
-    }
+    fn of(context: *mut Self::Context) -> Self;
 
-    /// Its context.
-    #[inline(always)]
-    pub fn ctx(&self) -> &'a XdpContext {
-        self.ctx
-    }
+    /// The context, for helpers.
+    fn context(&self) -> *mut Self::Context;
 
-    /// Cuts or grows the packet to `len` bytes; whether the kernel did. Every
-    /// reference into the packet is gone by then, as this borrows it whole.
-    #[inline(always)]
-    pub fn resize(&mut self, len: usize) -> bool {
-        let delta = self.missing(len);
-        // SAFETY: the context is that of this run.
-        unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta) == 0 }
-    }
+    /// Index of the interface that it came in by.
+    fn ingress(&self) -> u32;
 
-    /// The same at the front, where every driver leaves room: behind a small
-    /// packet, veth has none. What the packet held is no longer in its place.
-    #[inline(always)]
-    pub fn renew(&mut self, len: usize) -> bool {
-        let delta = self.missing(len);
-        // SAFETY: as above.
-        unsafe { bpf_xdp_adjust_head(self.ctx.ctx, -delta) == 0 }
-    }
+    /// Cuts or grows the packet at its end to `len` bytes; whether the kernel
+    /// did.
+    fn resize(&mut self, len: usize) -> bool;
 
-    /// Bytes by which the packet is shorter than `len`.
+    /// Makes a packet of `len` bytes in its place, of which nothing is written.
+    fn renew(&mut self, len: usize) -> bool;
+
+    /// Makes room of `len` bytes behind the MAC addresses and the EtherType,
+    /// which stay in front. A checksum that a device is to complete is where it
+    /// was, `len` bytes further on.
+    fn make_room(&mut self, len: usize) -> bool;
+
+    /// Takes `len` bytes of options behind an IPv4 header of 20 bytes away, so
+    /// that TCP follows it.
+    fn cut_options(&mut self, len: usize) -> bool;
+
+    /// Whether a device is still to complete TCP's checksum, which then holds
+    /// the sum of the pseudo header alone. It is worthless after the question.
+    fn is_partial(&mut self, tcp_offset: usize) -> bool;
+
+    /// Length of the longest IP packet that leaves for this one: it may hold
+    /// many segments that are sent each by itself.
+    fn sent_len<A>(&self, packet: &Packet<A>) -> usize;
+
+    /// Whether there is a VLAN tag.
+    fn has_tag(&self) -> bool;
+
+    /// Takes the outer VLAN tag off; `None` where there is none.
+    fn pop_tag(&mut self) -> Option<Tag>;
+
+    /// Puts a VLAN tag around the frame; whether there was room.
+    fn push_tag(&mut self, tag: Tag) -> bool;
+
+    /// Sends the packet out of an interface: what is counted, and what the
+    /// kernel is told.
+    fn send_on(&mut self, ifindex: u32) -> Exit;
+}
+
+/// A medium whose programs have the slow way of a family: global functions of
+/// the verifier's take the medium's own context. See [`crate::slow`].
+pub trait Way<A: Family>: Medium {
+    /// The whole slow way of a packet.
+    fn slow(&self) -> Exit;
+    /// Index of the next hop towards `to`, for answers from `from`; see
+    /// [`crate::neighbor::next_hop_towards`].
+    fn route(&self, from: A, to: A) -> Result<u16, Verdict>;
+    /// Reads the packet's TCP options into this CPU's room.
+    fn read_options(&self);
+    /// [`crate::vlan::untag`].
+    fn untag(&self) -> bool;
+    /// [`crate::vlan::restore`].
+    fn retag(&self) -> bool;
+}
+
+/// What becomes of a packet, whatever the medium.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Action {
+    /// It goes nowhere.
+    Drop = 1,
+    /// The host's stack gets it.
+    Pass = 2,
+    /// It leaves by where it came in.
+    Transmit = 3,
+    /// It leaves by where it was sent on.
+    Redirect = 4,
+}
+
+impl Action {
+    /// Of a packet that is not sent.
     #[inline(always)]
-    fn missing(&self, len: usize) -> i32 {
-        let now = self.len();
-        // SAFETY: a reference is readable; volatile, as the compiler would
-        // subtract halves of pointers, which the verifier refuses.
-        let now = unsafe { core::ptr::read_volatile(&raw const now) };
-        (len as i64 - now as i64) as i32
+    pub const fn of(verdict: Verdict) -> Self {
+        match verdict.kind() {
+            Kind::Pass => Self::Pass,
+            Kind::Forward | Kind::Drop => Self::Drop,
+        }
     }
 }
 
-impl Frame for XdpFrame<'_> {
-    #[inline(always)]
-    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        let start = self.ctx.data() + offset;
-        if start + N > self.ctx.data_end() {
-            return None;
-        }
-        // SAFETY: the bytes lie between data and data_end, as just checked.
-        Some(unsafe { &*(start as *const [u8; N]) })
-    }
+/// The context of log lines: any that the kernel gave.
+pub struct Logged(pub *mut core::ffi::c_void);
 
-    #[inline(always)]
-    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
-        let start = self.ctx.data() + offset;
-        if start + N > self.ctx.data_end() {
-            return None;
-        }
-        // SAFETY: as above; `self` is borrowed mutably for as long.
-        Some(unsafe { &mut *(start as *mut [u8; N]) })
-    }
-
-    #[inline(always)]
-    fn len(&self) -> usize {
-        self.ctx.data_end() - self.ctx.data()
+impl EbpfContext for Logged {
+    fn as_ptr(&self) -> *mut core::ffi::c_void {
+        self.0
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     flow::{self, Pair},
     maps::Family,
     open::{insert, put_together, room},
-    packet::XdpFrame,
+    packet::Medium,
     port, ring,
     slow::Next,
     time::Now,
@@ -109,7 +109,7 @@ fn pair_of<A: Family>(room: &crate::maps::Room<A>) -> Option<Pair<A>> {
 
 /// No other place was found: the flow stays, and a refusal goes to the client.
 #[inline(always)]
-pub fn stay<A: Family>(_frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) -> Next {
+pub fn stay<M: Medium, A: Family>(_frame: &mut M, packet: &Packet<A>, now: Now) -> Next {
     let Some(room) = room::<A>() else {
         return Verdict::Inconsistent.into();
     };
@@ -140,7 +140,7 @@ pub fn stay<A: Family>(_frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) 
 /// Takes the flow from its backend, writes it anew at the place that was found
 /// and turns the packet into its SYN.
 #[inline(always)]
-pub fn relocate<A: Family>(frame: &mut XdpFrame<'_>) -> Next {
+pub fn relocate<M: Medium, A: Family>(frame: &mut M) -> Next {
     let Some(room) = room::<A>() else {
         return Verdict::Inconsistent.into();
     };

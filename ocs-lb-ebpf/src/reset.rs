@@ -3,15 +3,15 @@
 use ocs_lb_common::{classify::is_client, parse::Packet, verdict::Verdict};
 
 use crate::{
-    forward::{Exit, forward},
+    forward::{Exit, forward, next_hop as next_hop_at},
     maps::{Family, RESET_BUDGET, SETTINGS},
-    packet::XdpFrame,
+    packet::{Medium, Way},
     time::Now,
 };
 
 /// Turns the packet into the RST that answers it and sends it back.
 #[inline(always)]
-pub fn answer<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now) -> Exit {
+pub fn answer<M: Way<A>, A: Family>(frame: &mut M, packet: &Packet<A>, now: Now) -> Exit {
     match try_answer(frame, packet, now) {
         Ok(exit) => exit,
         Err(verdict) => Exit::of(verdict),
@@ -19,8 +19,8 @@ pub fn answer<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, now: Now)
 }
 
 #[inline(always)]
-fn try_answer<A: Family>(
-    frame: &mut XdpFrame<'_>,
+fn try_answer<M: Way<A>, A: Family>(
+    frame: &mut M,
     packet: &Packet<A>,
     now: Now,
 ) -> Result<Exit, Verdict> {
@@ -37,19 +37,26 @@ fn try_answer<A: Family>(
     if !unsafe { (*budget).take(now.ticks, limit) } {
         return Err(Verdict::ResetLimited);
     }
-    let next_hop = A::route(frame.ctx().ctx, packet.key.destination, packet.key.source)?;
+    let next_hop = frame.route(packet.key.destination, packet.key.source)?;
     Ok(send(frame, packet, next_hop))
 }
 
 /// The same where the way back is known, for packets of flows that are over:
 /// each flow has its own, so no rate is needed.
 #[inline(always)]
-pub fn send<A: Family>(frame: &mut XdpFrame<'_>, packet: &Packet<A>, next_hop: u16) -> Exit {
+pub fn send<M: Medium, A: Family>(frame: &mut M, packet: &Packet<A>, next_hop: u16) -> Exit {
+    let hop = match next_hop_at(next_hop) {
+        Ok(hop) => hop,
+        Err(verdict) => return Exit::of(verdict),
+    };
+    if !frame.cut_options(A::options_len(packet)) {
+        return Exit::of(Verdict::Malformed);
+    }
     let Some(len) = A::write_reset(frame, packet) else {
         return Exit::of(Verdict::Malformed);
     };
     if !frame.resize(len) {
         return Exit::of(Verdict::Malformed);
     }
-    forward(frame, next_hop).as_answer()
+    forward(frame, hop).as_answer()
 }

@@ -78,9 +78,10 @@ pub fn route(net: Net, to: V4) -> Result<NextHop, Verdict> {
         destination,
         valid: 1,
         source,
-        pad: 0,
+        mtu: 0,
         ifindex,
         generation: 0,
+        tags: Default::default(),
     })
 }
 

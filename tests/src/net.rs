@@ -33,6 +33,17 @@ pub struct Net {
     pub lan: u32,
 }
 
+impl Net {
+    /// Our MAC on an interface.
+    pub const fn mac(&self, ifindex: u32) -> [u8; 6] {
+        if ifindex == self.wan {
+            WAN_MAC
+        } else {
+            LAN_MAC
+        }
+    }
+}
+
 /// Moves the calling thread into a fresh namespace and furnishes it. The
 /// namespace goes when the thread has ended or has moved on, and nothing of
 /// it is kept.

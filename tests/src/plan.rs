@@ -155,9 +155,10 @@ impl Plan {
             destination: backend_mac(address[3]),
             valid: u16::from(self.hops_valid),
             source: LAN_MAC,
-            pad: 0,
+            mtu: 0,
             ifindex: net.lan,
             generation: 0,
+            tags: Default::default(),
         };
         BACKENDS.iter().map(hop).collect()
     }

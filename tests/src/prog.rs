@@ -1,13 +1,13 @@
 //! The loaded programs over a [`Plan`]'s maps, run frame by frame through
 //! `BPF_PROG_TEST_RUN`.
 
+mod program;
 mod walks;
 
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{TestRun as _, TestRunOptions};
-use ocs_lb::datapath::load::{Clock, Loaded, load, load_at, xdp};
+use ocs_lb::datapath::load::{Clock, Loaded, load, load_at};
 use ocs_lb::datapath::record::read;
 use ocs_lb::datapath::sweep;
 use ocs_lb::model::LogLevel;
@@ -20,12 +20,12 @@ use ocs_lb_common::address::{Be16, V4};
 use ocs_lb_common::sweep::Report;
 use ocs_lb_common::verdict::{SLOTS, Verdict};
 
+pub use program::Program;
+
 use crate::net::{self, Net};
 use crate::packet::End;
 use crate::plan::{BACKENDS, FIRST_HOP, Plan};
 
-/// Room for a frame to grow: a RST becomes a SYN with all its options.
-const SLACK: usize = 64;
 /// Index of the ring's cursor in `CURSORS`.
 const CURSOR_HALF_OPEN: u32 = 2;
 
@@ -42,19 +42,6 @@ pub enum Action {
     Tx,
     /// Out of another interface.
     Redirect,
-}
-
-impl Action {
-    /// From a program's return value.
-    pub const fn from_code(code: u32) -> Self {
-        match code {
-            1 => Self::Drop,
-            2 => Self::Pass,
-            3 => Self::Tx,
-            4 => Self::Redirect,
-            _ => Self::Aborted,
-        }
-    }
 }
 
 /// What became of a frame.
@@ -74,6 +61,8 @@ pub struct World {
     pub loaded: Loaded,
     /// Interfaces.
     pub net: Net,
+    /// The one that frames run through.
+    pub program: Program,
     counted: HashMap<(u32, Verdict), u64>,
 }
 
@@ -117,6 +106,7 @@ impl World {
         let mut world = Self {
             loaded: load_at(&sizes(plan), LogLevel::Info, clock)?,
             net,
+            program: Program::of_run(),
             counted: HashMap::new(),
         };
         world.fill(plan).context("filling the maps")?;
@@ -163,7 +153,7 @@ impl World {
         Ok(())
     }
 
-    /// Runs the XDP program on a frame that comes in on an interface.
+    /// Runs the program on a frame that comes in on an interface.
     ///
     /// # Errors
     /// The kernel's, or when not exactly one verdict was counted.
@@ -209,21 +199,8 @@ impl World {
     /// # Errors
     /// The kernel's.
     pub fn run_uncounted(&mut self, ifindex: u32, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex,
-        // rx_queue_index, egress_ifindex.
-        let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0]
-            .into_iter()
-            .flat_map(u32::to_ne_bytes)
-            .collect();
-        let mut bytes = vec![0; frame.len() + SLACK];
-        let result = xdp(&mut self.loaded.ebpf)?.test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut bytes),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        })?;
-        bytes.truncate(result.data_size_out as usize);
-        Ok((Action::from_code(result.return_value), bytes))
+        self.program
+            .run(&mut self.loaded, &self.net, ifindex, frame)
     }
 
     /// Empties what packets fill: flows, ports, counts, sticky clients.

@@ -100,7 +100,7 @@ impl Repeat {
             repeat: packets,
             ..TestRunOptions::new()
         })?;
-        let action = Action::from_code(result.return_value);
+        let action = Action::of_xdp(result.return_value);
         ensure!(action == Action::Tx, "the last packet met {action:?}");
         Ok(result.duration.as_nanos() as f64)
     }

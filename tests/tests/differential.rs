@@ -51,9 +51,10 @@ fn route(net: Net, to: V4) -> Result<NextHop, Verdict> {
         destination,
         valid: 1,
         source,
-        pad: 0,
+        mtu: 0,
         ifindex,
         generation: 0,
+        tags: Default::default(),
     })
 }
 

@@ -24,14 +24,14 @@ pub use cluster::{
 pub use event::{Event, EventKind, Reason, Settings};
 pub use flow::{Flow, FlowKey, REVERSE, STRIPPED};
 pub use kill::{ANY, Kill, KillReason, KillReport, KillRequest, is_client as kills_client};
-pub use next_hop::{FIRST_LEARNED, NextHop, NextHopKey};
+pub use next_hop::{FIRST_LEARNED, LinkInfo, NextHop, NextHopKey, Tag, Tags};
 pub use pending::{OPTIONS, Pending, TRIED};
 pub use ports::{LEAVES, PortMap, SnatKey};
 pub use service::{AddressFlags, Service, ServiceKey};
 pub use sticky::{StickyKey, StickyValue};
 
 /// Version of everything in this module; part of every pin's path.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Slots of attached interfaces: the counters hold this many.
 pub const INTERFACE_SLOTS: u32 = 64;
@@ -87,6 +87,7 @@ mod pod {
         Pending<V6>,
         Recount,
         Settings,
+        LinkInfo,
         NextHop,
         NextHopKey<V4>,
         NextHopKey<V6>,

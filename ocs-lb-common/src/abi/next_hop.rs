@@ -1,5 +1,6 @@
 //! Next hops: a flow stores an index, so a gateway's new MAC is one write.
 
+use crate::address::Be16;
 use crate::wire::MacAddress;
 
 /// Slots below this belong to the controller (backends and gateways it
@@ -19,12 +20,61 @@ pub struct NextHop {
     pub valid: u16,
     /// Our address on that link.
     pub source: MacAddress,
-    /// Zero.
-    pub pad: u16,
+    /// Length of the longest IP packet that the way takes, in bytes; 0 is not
+    /// known.
+    pub mtu: u16,
     /// Interface to send on.
     pub ifindex: u32,
     /// Changes of this slot so far.
     pub generation: u32,
+    /// VLAN tags to send with.
+    pub tags: Tags,
+}
+
+/// A VLAN tag (IEEE 802.1Q 9.3), as it lies in a frame; all zero is none.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tag {
+    /// Its EtherType: that of customers (0x8100) or of providers (0x88a8).
+    pub protocol: Be16,
+    /// Priority, drop eligibility and the VLAN's id.
+    pub control: Be16,
+}
+
+/// The tags of a frame, the outer first.
+pub type Tags = [Tag; 2];
+
+impl Tag {
+    /// The part of [`Self::control`] that is the VLAN's id.
+    pub const ID: u16 = 0x0fff;
+
+    /// Whether there is one.
+    #[inline(always)]
+    pub const fn is_some(&self) -> bool {
+        self.protocol.get() != 0
+    }
+
+    /// Whether both name one VLAN, whatever their priorities.
+    #[inline(always)]
+    pub const fn same_vlan(&self, other: &Self) -> bool {
+        self.protocol.get() == other.protocol.get()
+            && (self.control.get() ^ other.control.get()) & Self::ID == 0
+    }
+}
+
+/// How frames leave by one of the host's interfaces, by its index.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LinkInfo {
+    /// Index of the interface that sends: where the programs look at the frames
+    /// of a VLAN's parent, the parent.
+    pub send_on: u32,
+    /// Length of the longest IP packet it takes, in bytes; 0 is not known.
+    pub mtu: u16,
+    /// Zero.
+    pub pad: u16,
+    /// VLAN tags to send with.
+    pub tags: Tags,
 }
 
 /// A neighbour by name: the interface and its IP address.
@@ -37,4 +87,5 @@ pub struct NextHopKey<A> {
     pub address: A,
 }
 
-const _: () = assert!(size_of::<NextHop>() == 24);
+const _: () = assert!(size_of::<NextHop>() == 32);
+const _: () = assert!(size_of::<LinkInfo>() == 16);

@@ -19,6 +19,12 @@ impl EtherType {
     pub const VLAN: Self = Self(0x8100);
     /// IEEE 802.1ad service tag.
     pub const VLAN_SERVICE: Self = Self(0x88a8);
+
+    /// Whether a VLAN tag begins here.
+    #[inline(always)]
+    pub const fn is_tag(self) -> bool {
+        matches!(self, Self::VLAN | Self::VLAN_SERVICE)
+    }
 }
 
 mod field {

@@ -50,6 +50,9 @@ const LEN: usize = 20;
 pub struct Tcp<'a>(pub &'a [u8; LEN]);
 
 impl Tcp<'_> {
+    /// Offset of the checksum in the header.
+    pub const CHECKSUM: usize = field::CHECKSUM;
+
     /// Length of the fixed part in bytes.
     pub const LEN: usize = LEN;
 
@@ -135,7 +138,13 @@ impl TcpMut<'_> {
     /// Changes the checksum.
     #[inline(always)]
     pub fn adjust_checksum(&mut self, delta: Delta) {
-        let [high, low] = delta.apply(Tcp(self.0).checksum()).to_be_bytes();
+        self.set_checksum(delta.apply(Tcp(self.0).checksum()));
+    }
+
+    /// Sets the checksum, host integer.
+    #[inline(always)]
+    pub const fn set_checksum(&mut self, checksum: u16) {
+        let [high, low] = checksum.to_be_bytes();
         self.0[field::CHECKSUM] = high;
         self.0[field::CHECKSUM + 1] = low;
     }

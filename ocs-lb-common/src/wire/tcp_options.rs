@@ -1,7 +1,7 @@
 //! The TCP options that tracking needs (RFC 9293 section 3.2, RFC 7323).
 
-use super::{Frame, Tcp, TcpMut};
-use crate::checksum::Sum;
+use super::{Frame, Tcp, TcpChange};
+use crate::checksum::{Delta, Sum};
 
 mod kind {
     pub const END: u8 = 0;
@@ -113,8 +113,11 @@ pub fn strip_timestamp(frame: &mut impl Frame, tcp_offset: usize, at: usize) -> 
             .add_u16((kind::NOP as u16) << shift);
         *byte = kind::NOP;
     }
-    TcpMut(frame.at_mut::<{ Tcp::LEN }>(tcp_offset)?).adjust_checksum(change.delta());
-    Some(())
+    let change = TcpChange {
+        all: change.delta(),
+        addresses: Delta(0),
+    };
+    frame.tcp_changed(tcp_offset, change)
 }
 
 #[cfg(test)]

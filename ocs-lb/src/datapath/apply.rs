@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use aya::maps::MapError;
-use ocs_lb_common::abi::{Cluster, FIRST_LEARNED, NextHop, NextHopKey, Settings};
+use ocs_lb_common::abi::{Cluster, FIRST_LEARNED, LinkInfo, NextHop, NextHopKey, Settings};
 use ocs_lb_common::address::V4;
 
 use super::load::Maps;
@@ -165,7 +165,7 @@ impl NextHops {
             return Ok(None);
         }
         let hop = NextHop {
-            ifindex,
+            ifindex: link(maps, ifindex)?.send_on,
             ..NextHop::default()
         };
         maps.next_hops.set(id, hop, 0).map_err(error("NEXT_HOPS"))?;
@@ -174,6 +174,21 @@ impl NextHops {
             .map_err(error("NEXT_HOP_IDS4"))?;
         self.used = id;
         Ok(Some(id as u16))
+    }
+}
+
+/// How frames leave by an interface that a route names.
+///
+/// # Errors
+/// A map's.
+fn link(maps: &Maps, ifindex: u32) -> Result<LinkInfo, ApplyError> {
+    match maps.links.get(&ifindex, 0) {
+        Ok(link) => Ok(link),
+        Err(MapError::KeyNotFound) => Ok(LinkInfo {
+            send_on: ifindex,
+            ..LinkInfo::default()
+        }),
+        Err(source) => Err(error("LINKS")(source)),
     }
 }
 
@@ -197,13 +212,15 @@ pub fn set_neighbor(
         return Ok(false);
     };
     let before = maps.next_hops.get(&id, 0).map_err(error("NEXT_HOPS"))?;
+    let link = link(maps, ifindex)?;
     let after = NextHop {
         destination: mac,
         valid: 1,
         source,
-        pad: 0,
-        ifindex,
+        mtu: link.mtu,
+        ifindex: link.send_on,
         generation: before.generation,
+        tags: link.tags,
     };
     if before == after {
         return Ok(false);

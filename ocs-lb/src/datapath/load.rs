@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::maps::{Array, ArrayOfMaps, DevMapHash, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{Program, ProgramError, RawTracePoint, Xdp};
+use aya::programs::{Program, ProgramError, RawTracePoint, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use ocs_lb_common::abi::{
     AddressFlags, Backend, Cluster, ClusterLoad, Correction, Flow, FlowKey, KillReport,
-    KillRequest, NextHop, NextHopKey, Pending, PortMap, Recount, Service, ServiceKey, Settings,
-    SnatKey, StickyKey, StickyValue,
+    KillRequest, LinkInfo, NextHop, NextHopKey, Pending, PortMap, Recount, Service, ServiceKey,
+    Settings, SnatKey, StickyKey, StickyValue,
 };
 use ocs_lb_common::address::V4;
 use ocs_lb_common::sweep::Report;
@@ -25,6 +25,8 @@ static OBJECT: &[u8] = include_bytes_aligned!(env!("OCS_LB_EBPF_OBJECT"));
 
 /// Name of the XDP program.
 pub const XDP: &str = "ocs_lb_xdp";
+/// Name of the same program for traffic control.
+pub const TC: &str = "ocs_lb_tc";
 /// Name of the sweep.
 pub const SWEEP: &str = "ocs_lb_sweep";
 /// Name of the program that ends chosen flows.
@@ -90,6 +92,8 @@ pub struct Maps {
     pub port_maps: Array<MapData, PortMap>,
     pub next_hops: Array<MapData, NextHop>,
     pub devices: DevMapHash<MapData>,
+    /// How frames leave by an interface that a route names, by its index.
+    pub links: HashMap<MapData, u32, LinkInfo>,
     pub interfaces: Array<MapData, u32>,
     pub counters: PerCpuArray<MapData, u64>,
     pub settings: Array<MapData, Settings>,
@@ -345,6 +349,16 @@ pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
         .ok_or(LoadError::Mismatch(XDP))
 }
 
+/// The traffic control program of an object.
+///
+/// # Errors
+/// [`LoadError::Mismatch`].
+pub fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, LoadError> {
+    ebpf.program_mut(TC)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(LoadError::Mismatch(TC))
+}
+
 /// One of the programs that the controller runs by test-run.
 ///
 /// # Errors
@@ -373,6 +387,7 @@ fn take_maps(ebpf: &mut Ebpf, sticky: Vec<StickyTable>) -> Result<Maps, LoadErro
         port_maps: take(ebpf, "PORT_MAPS")?,
         next_hops: take(ebpf, "NEXT_HOPS")?,
         devices: take(ebpf, "DEVICES")?,
+        links: take(ebpf, "LINKS")?,
         interfaces: take(ebpf, "INTERFACES")?,
         counters: take(ebpf, "COUNTERS")?,
         settings: take(ebpf, "SETTINGS")?,

@@ -103,9 +103,10 @@ impl Bench {
             destination: backend_mac(BACKENDS[0][3]),
             valid: 1,
             source: WAN_MAC,
-            pad: 0,
+            mtu: 0,
             ifindex: world.net.wan,
             generation: 0,
+            tags: Default::default(),
         };
         let maps = &mut world.loaded.maps;
         maps.next_hops.set(u32::from(FIRST_HOP), hop, 0)?;

@@ -109,9 +109,10 @@ impl Bench {
                 destination,
                 valid: 1,
                 source: WAN_MAC,
-                pad: 0,
+                mtu: 0,
                 ifindex: world.net.wan,
                 generation: 0,
+                tags: Default::default(),
             };
             world.loaded.maps.next_hops.set(u32::from(id), hop, 0)?;
         }

@@ -17,4 +17,5 @@ mod ring;
 mod scene;
 mod silence;
 mod sticky;
+mod vlan;
 mod walk;

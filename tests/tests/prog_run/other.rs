@@ -26,7 +26,11 @@ fn passed_or_dropped_untouched() {
     let mut scene = Scene::new();
     let syn = || to(SERVICE, flag::SYN);
     let cases = [
-        ("VLAN", with(syn(), |f| f.vlan = Some(5)), Verdict::Vlan),
+        (
+            "VLAN elsewhere",
+            with(to(ELSEWHERE, flag::SYN), |f| f.vlan = Some(5)),
+            Verdict::Vlan,
+        ),
         (
             "UDP to the VIP",
             with(syn(), |f| f.protocol = 17),
