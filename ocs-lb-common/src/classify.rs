@@ -1,4 +1,7 @@
 //! Step two, for packets of no flow: whose are they?
+//!
+//! What is the host's goes to its stack only where the address is one of its
+//! own: it would route anything else, out again or back to us (design 3.5).
 
 use crate::abi::{AddressFlags, Cluster, ClusterState, Service, Unknown, Unserved};
 use crate::address::Address;
@@ -8,8 +11,8 @@ use crate::wire::Flags;
 /// Where a packet of no flow belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// To a served port: it may open a flow.
-    Served(Service),
+    /// To a served port of that address: it may open a flow.
+    Served(Service, AddressFlags),
     /// It ends here.
     Ends(Verdict),
     /// It is to be answered with a RST.
@@ -19,36 +22,80 @@ pub enum Class {
 /// Classifies by the results of the address and the service lookup.
 ///
 /// Where an address is a VIP and a SNAT address, an unserved port is the
-/// host's or nobody's; the host answers for its own (design 3.5).
+/// host's or nobody's; the host answers for its own (design 3.5). On a SNAT
+/// address that is not the host's, we answer (design 3.2).
 #[inline(always)]
 pub fn classify(address: Option<AddressFlags>, service: Option<Service>, flags: Flags) -> Class {
     let Some(address) = address else {
         return Class::Ends(Verdict::NotOurs);
     };
     if let Some(service) = service {
-        return Class::Served(service);
+        return Class::Served(service, address);
     }
+    // A RST is never answered (RFC 9293 3.5.2).
+    let is_reset = flags.any(Flags::RST);
     if !address.any(AddressFlags::VIP) {
-        return Class::Ends(Verdict::HostSnat);
+        return if address.any(AddressFlags::HOST) {
+            Class::Ends(Verdict::HostSnat)
+        } else if is_reset {
+            Class::Ends(Verdict::SnatNoFlow)
+        } else {
+            Class::Reset
+        };
     }
     match address.unserved {
-        // A RST is never answered (RFC 9293 3.5.2).
-        u if u == Unserved::Reset as u8 && flags.any(Flags::RST) => {
-            Class::Ends(Verdict::UnservedDrop)
-        }
-        u if u == Unserved::Reset as u8 => Class::Reset,
-        u if u == Unserved::Drop as u8 => Class::Ends(Verdict::UnservedDrop),
-        _ => Class::Ends(Verdict::Unserved),
+        u if u == Unserved::Reset as u8 && !is_reset => Class::Reset,
+        u if u == Unserved::Pass as u8 => Class::Ends(to_host(address, Verdict::Unserved)),
+        _ => Class::Ends(Verdict::UnservedDrop),
     }
 }
 
-/// Whether a packet may come from `source`. `known` is what the address lookup
-/// tells of it: no client has a VIP or a SNAT address, and an answer to one
-/// would come back to ourselves.
+/// The end of what is the host's: `verdict`, a pass, where `address` is.
 #[inline(always)]
-pub fn is_client<A: Address>(source: &A, known: Option<AddressFlags>) -> bool {
-    let ours = AddressFlags::VIP | AddressFlags::SNAT;
-    source.is_client() && !known.is_some_and(|flags| flags.any(ours))
+const fn to_host(address: AddressFlags, verdict: Verdict) -> Verdict {
+    if address.any(AddressFlags::HOST) {
+        verdict
+    } else {
+        Verdict::NotLocal
+    }
+}
+
+/// Whether a packet to one of our addresses may come from `source`. `known` is
+/// what the address lookup tells of it: no host has a VIP or a SNAT address,
+/// and an answer to one would come back to ourselves. What a flow knows was
+/// looked at when it opened the flow.
+///
+/// An address that ends in zero may be a host's: the lowest of a network is one
+/// since Linux 5.14 (`net/ipv4/fib_frontend.c`).
+///
+/// # Errors
+/// [`Verdict::Martian`] or [`Verdict::OwnSource`].
+#[inline(always)]
+pub fn source<A: Address>(source: &A, known: Option<AddressFlags>) -> Result<(), Verdict> {
+    if !source.is_client() {
+        return Err(Verdict::Martian);
+    }
+    match known {
+        Some(flags) if flags.any(AddressFlags::VIP | AddressFlags::SNAT) => Err(Verdict::OwnSource),
+        _ => Ok(()),
+    }
+}
+
+/// The end of a packet that is not a whole TCP packet (see
+/// [`Odd::IfOurs`](crate::parse::Odd::IfOurs)), to one of our addresses.
+#[inline(always)]
+pub const fn odd(verdict: Verdict, address: AddressFlags) -> Verdict {
+    match verdict {
+        Verdict::NotTcp => to_host(address, verdict),
+        // With the address local, the host answers a fragment with a RST that
+        // ends the call (design 3.4).
+        Verdict::Fragment
+            if address.any(AddressFlags::FRAGMENTS) && !address.any(AddressFlags::HOST) =>
+        {
+            Verdict::FragmentPass
+        }
+        _ => verdict,
+    }
 }
 
 /// What a packet to a served port means when no flow knows it.
@@ -64,17 +111,18 @@ pub enum NoFlow {
 
 /// A live flow is never re-allocated: only a SYN opens one, everything else
 /// follows the cluster's `unknown`. A RST is never answered (RFC 9293 3.5.2).
-/// Where the cluster is in `pass`, both are another's connections.
+/// Where the cluster is in `pass`, both are another's connections. `address` is
+/// what the destination is.
 #[inline(always)]
-pub fn without_flow(flags: Flags, cluster: &Cluster) -> NoFlow {
+pub fn without_flow(flags: Flags, cluster: &Cluster, address: AddressFlags) -> NoFlow {
     if cluster.state == ClusterState::Pass as u8 {
-        return NoFlow::Ends(Verdict::ClusterPass);
+        return NoFlow::Ends(to_host(address, Verdict::ClusterPass));
     }
     if flags.is_open() {
         return NoFlow::Open;
     }
     match cluster.unknown {
-        u if u == Unknown::Pass as u8 => NoFlow::Ends(Verdict::UnknownPass),
+        u if u == Unknown::Pass as u8 => NoFlow::Ends(to_host(address, Verdict::UnknownPass)),
         u if u == Unknown::Drop as u8 => NoFlow::Ends(Verdict::UnknownFlow),
         _ if flags.any(Flags::RST) => NoFlow::Ends(Verdict::UnknownFlow),
         _ => NoFlow::Reset,
@@ -84,109 +132,144 @@ pub fn without_flow(flags: Flags, cluster: &Cluster) -> NoFlow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::V4;
 
-    fn flags(bits: u16, unserved: Unserved) -> Option<AddressFlags> {
-        Some(AddressFlags {
+    const VIP: u16 = AddressFlags::VIP;
+    const SNAT: u16 = AddressFlags::SNAT;
+    const HOST: u16 = AddressFlags::HOST;
+    const FRAGMENTS: u16 = AddressFlags::FRAGMENTS;
+
+    fn flags(bits: u16, unserved: Unserved) -> AddressFlags {
+        AddressFlags {
             bits,
             unserved: unserved as u8,
             pad: 0,
-        })
+        }
+    }
+
+    fn bits(bits: u16) -> AddressFlags {
+        flags(bits, Unserved::Pass)
     }
 
     #[test]
     fn classes() {
-        let service = Service {
-            cluster: 3,
-            ..Service::default()
-        };
-        let vip = AddressFlags::VIP;
-        let both = vip | AddressFlags::SNAT;
+        use Class::{Ends, Reset};
+        use Unserved::{Drop as Silent, Pass, Reset as Answer};
+
+        // (bits, unserved, what a SYN meets, what a RST meets)
+        let unserved = Ends(Verdict::Unserved);
+        let dropped = Ends(Verdict::UnservedDrop);
+        let not_local = Ends(Verdict::NotLocal);
+        let snat = Ends(Verdict::HostSnat);
+        let no_flow = Ends(Verdict::SnatNoFlow);
         let cases = [
-            (None, None, Class::Ends(Verdict::NotOurs)),
-            (
-                flags(vip, Unserved::Pass),
-                Some(service),
-                Class::Served(service),
-            ),
-            (
-                flags(vip, Unserved::Pass),
-                None,
-                Class::Ends(Verdict::Unserved),
-            ),
-            (flags(vip, Unserved::Reset), None, Class::Reset),
-            (
-                flags(vip, Unserved::Drop),
-                None,
-                Class::Ends(Verdict::UnservedDrop),
-            ),
-            (
-                flags(both, Unserved::Pass),
-                None,
-                Class::Ends(Verdict::Unserved),
-            ),
-            (
-                flags(AddressFlags::SNAT, Unserved::Reset),
-                None,
-                Class::Ends(Verdict::HostSnat),
-            ),
+            (VIP | HOST, Pass, unserved, unserved),
+            (VIP | HOST, Answer, Reset, dropped),
+            (VIP | HOST, Silent, dropped, dropped),
+            (VIP, Pass, not_local, not_local),
+            (VIP, Answer, Reset, dropped),
+            (VIP, Silent, dropped, dropped),
+            (VIP | SNAT | HOST, Pass, unserved, unserved),
+            (VIP | SNAT, Pass, not_local, not_local),
+            (SNAT | HOST, Pass, snat, snat),
+            (SNAT | HOST, Answer, snat, snat),
+            (SNAT, Pass, Reset, no_flow),
+            (SNAT, Silent, Reset, no_flow),
         ];
-        for (address, service, class) in cases {
-            let is = classify(address, service, Flags(Flags::SYN));
-            assert_eq!(is, class, "{address:?}");
+        for (bits, unserved, syn, rst) in cases {
+            let address = flags(bits, unserved);
+            let by = |flags| classify(Some(address), None, Flags(flags));
+            assert_eq!(by(Flags::SYN), syn, "{bits:#x}, {unserved:?}");
+            assert_eq!(by(Flags::ACK), syn, "{bits:#x}, {unserved:?}");
+            assert_eq!(by(Flags::RST), rst, "{bits:#x}, {unserved:?}");
+            let service = Service {
+                cluster: 3,
+                ..Service::default()
+            };
+            let served = classify(Some(address), Some(service), Flags(Flags::SYN));
+            assert_eq!(served, Class::Served(service, address));
         }
         assert_eq!(
-            classify(flags(vip, Unserved::Reset), None, Flags(Flags::RST)),
-            Class::Ends(Verdict::UnservedDrop)
+            classify(None, None, Flags(Flags::SYN)),
+            Ends(Verdict::NotOurs)
         );
     }
 
     #[test]
-    fn no_client_has_our_address() {
-        let client = crate::address::V4([192, 0, 2, 10]);
-        assert!(is_client(&client, None));
-        assert!(is_client(
-            &client,
-            flags(AddressFlags::HOST, Unserved::Pass)
-        ));
-        assert!(!is_client(
-            &client,
-            flags(AddressFlags::VIP, Unserved::Pass)
-        ));
-        assert!(!is_client(
-            &client,
-            flags(AddressFlags::SNAT, Unserved::Pass)
-        ));
-        assert!(!is_client(&crate::address::V4([127, 0, 0, 1]), None));
+    fn sources() {
+        let host = |last| V4([192, 0, 2, last]);
+        let cases = [
+            (host(10), None, Ok(())),
+            (host(10), Some(bits(HOST)), Ok(())),
+            (host(0), None, Ok(())),
+            (V4([223, 255, 255, 255]), None, Ok(())),
+            (host(1), Some(bits(VIP)), Err(Verdict::OwnSource)),
+            (host(1), Some(bits(SNAT | HOST)), Err(Verdict::OwnSource)),
+            (V4([0, 0, 0, 0]), None, Err(Verdict::Martian)),
+            (V4([0, 1, 2, 3]), None, Err(Verdict::Martian)),
+            (V4([127, 0, 0, 1]), None, Err(Verdict::Martian)),
+            (V4([224, 0, 0, 5]), None, Err(Verdict::Martian)),
+            (V4([240, 0, 0, 1]), None, Err(Verdict::Martian)),
+            (V4([255; 4]), None, Err(Verdict::Martian)),
+        ];
+        for (address, known, wanted) in cases {
+            assert_eq!(source(&address, known), wanted, "{address:?}");
+        }
+    }
+
+    #[test]
+    fn odd_packets() {
+        let (fragment, pass) = (Verdict::Fragment, Verdict::FragmentPass);
+        let cases = [
+            (Verdict::NotTcp, VIP | HOST, Verdict::NotTcp),
+            (Verdict::NotTcp, SNAT | HOST, Verdict::NotTcp),
+            (Verdict::NotTcp, VIP, Verdict::NotLocal),
+            (Verdict::NotTcp, SNAT | FRAGMENTS, Verdict::NotLocal),
+            (fragment, VIP, fragment),
+            (fragment, VIP | HOST, fragment),
+            (fragment, VIP | HOST | FRAGMENTS, fragment),
+            (fragment, VIP | FRAGMENTS, pass),
+            (Verdict::BadLength, VIP | HOST, Verdict::BadLength),
+            (Verdict::Malformed, VIP | FRAGMENTS, Verdict::Malformed),
+        ];
+        for (verdict, is, wanted) in cases {
+            assert_eq!(odd(verdict, bits(is)), wanted, "{verdict:?} {is:#x}");
+        }
     }
 
     #[test]
     fn only_a_syn_opens() {
         let (syn, ack, rst) = (Flags(Flags::SYN), Flags(Flags::ACK), Flags(Flags::RST));
-        let by = |flags, unknown, state| {
+        let by = |flags, unknown, state, address| {
             let cluster = Cluster {
                 unknown: unknown as u8,
                 state: state as u8,
                 ..Cluster::default()
             };
-            without_flow(flags, &cluster)
+            without_flow(flags, &cluster, bits(address))
         };
-        let ready = |flags, unknown| by(flags, unknown, ClusterState::Ready);
-        assert_eq!(ready(syn, Unknown::Drop), NoFlow::Open);
+        let ready = |flags, unknown| by(flags, unknown, ClusterState::Ready, VIP | HOST);
+        let away = |flags, unknown| by(flags, unknown, ClusterState::Ready, VIP);
+        for unknown in [Unknown::Reset, Unknown::Drop, Unknown::Pass] {
+            assert_eq!(ready(syn, unknown), NoFlow::Open, "{unknown:?}");
+            assert_eq!(away(syn, unknown), NoFlow::Open, "{unknown:?}");
+        }
+        let unknown = NoFlow::Ends(Verdict::UnknownFlow);
         assert_eq!(ready(ack, Unknown::Reset), NoFlow::Reset);
-        assert_eq!(
-            ready(rst, Unknown::Reset),
-            NoFlow::Ends(Verdict::UnknownFlow),
-            "a reset is never answered with a reset"
-        );
-        assert_eq!(
-            ready(ack, Unknown::Pass),
-            NoFlow::Ends(Verdict::UnknownPass)
-        );
+        assert_eq!(ready(rst, Unknown::Reset), unknown, "never answered");
+        assert_eq!(ready(ack, Unknown::Drop), unknown);
+        assert_eq!(ready(rst, Unknown::Drop), unknown);
+        let pass = NoFlow::Ends(Verdict::UnknownPass);
+        let not_local = NoFlow::Ends(Verdict::NotLocal);
+        for flags in [ack, rst] {
+            assert_eq!(ready(flags, Unknown::Pass), pass);
+            assert_eq!(away(flags, Unknown::Pass), not_local);
+        }
+        let pass = NoFlow::Ends(Verdict::ClusterPass);
         for flags in [syn, ack, rst] {
-            assert_eq!(
-                by(flags, Unknown::Reset, ClusterState::Pass),
-                NoFlow::Ends(Verdict::ClusterPass)
-            );
+            let by = |address| by(flags, Unknown::Reset, ClusterState::Pass, address);
+            assert_eq!(by(VIP | HOST), pass);
+            assert_eq!(by(VIP), not_local);
         }
     }
 }

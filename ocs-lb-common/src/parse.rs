@@ -58,6 +58,8 @@ pub enum Odd<A> {
     /// The verdict holds if the destination is one of our addresses; the host
     /// gets it otherwise.
     IfOurs {
+        /// Where it comes from.
+        source: A,
         /// Where it goes.
         destination: A,
         /// What it meets there.
@@ -114,34 +116,39 @@ pub fn parse_ipv4(frame: &impl Frame) -> Result<Packet<V4>, Odd<V4>> {
         return Err(Odd::Pass(Verdict::NotIp));
     };
     let ip = Ipv4(bytes);
-    let destination = ip.destination();
+    let (source, destination) = (ip.source(), ip.destination());
     let odd = |verdict| Odd::IfOurs {
+        source,
         destination,
         verdict,
     };
     let header_len = ip.header_len();
     let total_len = ip.total_len();
-    if ip.version() != 4 || header_len < Ipv4::LEN {
+    if ip.version() != 4 {
         return Err(odd(Verdict::Malformed));
+    }
+    if header_len < Ipv4::LEN {
+        return Err(odd(Verdict::BadLength));
+    }
+    // Before the fragments: those of another protocol are no danger to a flow.
+    if ip.protocol() != IpProto::TCP {
+        return Err(odd(Verdict::NotTcp));
     }
     if ip.is_fragment() {
         return Err(odd(Verdict::Fragment));
     }
-    if ip.protocol() != IpProto::TCP {
-        return Err(odd(Verdict::NotTcp));
-    }
     if is_cut(frame, IP_OFFSET + total_len) {
-        return Err(odd(Verdict::Malformed));
+        return Err(odd(Verdict::BadLength));
     }
-    let (ttl, tos, source) = (ip.ttl(), ip.tos(), ip.source());
+    let (ttl, tos) = (ip.ttl(), ip.tos());
     let tcp_offset = IP_OFFSET + header_len;
     let Some(bytes) = frame.at::<{ Tcp::LEN }>(tcp_offset) else {
-        return Err(odd(Verdict::Malformed));
+        return Err(odd(Verdict::BadLength));
     };
     let tcp = Tcp(bytes);
     let tcp_header_len = tcp.header_len();
     if tcp_header_len < Tcp::LEN || header_len + tcp_header_len > total_len {
-        return Err(odd(Verdict::Malformed));
+        return Err(odd(Verdict::BadLength));
     }
     Ok(Packet {
         key: FlowKey::tcp(
@@ -169,8 +176,9 @@ pub fn parse_ipv6(frame: &impl Frame) -> Result<Packet<V6>, Odd<V6>> {
         return Err(Odd::Pass(Verdict::NotIp));
     };
     let ip = Ipv6(bytes);
-    let destination = ip.destination();
+    let (source, destination) = (ip.source(), ip.destination());
     let odd = |verdict| Odd::IfOurs {
+        source,
         destination,
         verdict,
     };
@@ -187,17 +195,17 @@ pub fn parse_ipv6(frame: &impl Frame) -> Result<Packet<V6>, Odd<V6>> {
         return Err(odd(Verdict::NotTcp));
     }
     if is_cut(frame, IP_OFFSET + Ipv6::LEN + payload_len) {
-        return Err(odd(Verdict::Malformed));
+        return Err(odd(Verdict::BadLength));
     }
-    let (ttl, tos, source) = (ip.hop_limit(), ip.traffic_class(), ip.source());
+    let (ttl, tos) = (ip.hop_limit(), ip.traffic_class());
     let tcp_offset = IP_OFFSET + Ipv6::LEN;
     let Some(bytes) = frame.at::<{ Tcp::LEN }>(tcp_offset) else {
-        return Err(odd(Verdict::Malformed));
+        return Err(odd(Verdict::BadLength));
     };
     let tcp = Tcp(bytes);
     let tcp_header_len = tcp.header_len();
     if tcp_header_len < Tcp::LEN || tcp_header_len > payload_len {
-        return Err(odd(Verdict::Malformed));
+        return Err(odd(Verdict::BadLength));
     }
     Ok(Packet {
         key: FlowKey::tcp(
@@ -295,14 +303,16 @@ mod tests {
 
     #[test]
     fn odd_packets() {
-        let cases: [(&str, usize, u8, Verdict); 7] = [
+        let cases: [(&str, usize, u8, Verdict); 9] = [
             ("version 5", 14, 0x55, Verdict::Malformed),
-            ("header of 16 bytes", 14, 0x44, Verdict::Malformed),
-            ("longer than the frame", 17, 41, Verdict::Malformed),
+            ("header of 16 bytes", 14, 0x44, Verdict::BadLength),
+            ("header beyond the packet", 14, 0x4f, Verdict::BadLength),
+            ("shorter than its headers", 17, 39, Verdict::BadLength),
+            ("longer than the frame", 17, 41, Verdict::BadLength),
             ("more fragments", 20, 0x20, Verdict::Fragment),
             ("UDP", 23, 17, Verdict::NotTcp),
-            ("TCP header of 16 bytes", 46, 0x40, Verdict::Malformed),
-            ("TCP header beyond the packet", 46, 0x60, Verdict::Malformed),
+            ("TCP header of 16 bytes", 46, 0x40, Verdict::BadLength),
+            ("TCP header beyond the packet", 46, 0x60, Verdict::BadLength),
         ];
         for (case, at, byte, verdict) in cases {
             let mut frame = SYN.to_vec();
@@ -311,12 +321,27 @@ mod tests {
             assert_eq!(
                 parse(frame),
                 Err(Odd::IfOurs {
+                    source: V4([192, 0, 2, 10]),
                     destination,
                     verdict
                 }),
                 "{case}"
             );
         }
+    }
+
+    #[test]
+    fn a_fragment_of_another_protocol_is_that_protocols() {
+        let mut frame = SYN.to_vec();
+        (frame[20], frame[23]) = (0x20, 17);
+        let odd = parse(frame);
+        assert!(matches!(
+            odd,
+            Err(Odd::IfOurs {
+                verdict: Verdict::NotTcp,
+                ..
+            })
+        ));
     }
 
     #[test]

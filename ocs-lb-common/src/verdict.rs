@@ -1,6 +1,7 @@
 //! Where a packet's way ends, with a stable number for each end.
 //!
-//! A number is never reused: a retired reason leaves a gap. `docs/drops.md`
+//! A number is never reused: a retired reason leaves a gap (39 was
+//! `illegal_source`, which is `martian` and `own_source` now). `docs/drops.md`
 //! explains each to operators, and a test keeps the two in step.
 
 /// Slots of one interface's counters: every [`Verdict`] number is below this.
@@ -69,8 +70,10 @@ verdicts! {
     Vlan = 15, Pass, "vlan";
     /// Of no known flow, and its cluster's state is `pass`.
     ClusterPass = 16, Pass, "cluster_pass";
+    /// A fragment to a VIP that is not the host's, and `fragments: kernel`.
+    FragmentPass = 20, Pass, "fragment";
 
-    /// A header that contradicts itself or the frame's length.
+    /// Not IP version 4 where the frame says so; or it could not be rewritten.
     Malformed = 24, Drop, "malformed";
     /// A fragment to one of our addresses.
     Fragment = 25, Drop, "fragment";
@@ -100,8 +103,6 @@ verdicts! {
     Inconsistent = 37, Drop, "inconsistent";
     /// Two CPUs opened the same flow at once; the client's retransmission is served.
     Race = 38, Drop, "race";
-    /// A source that no client can have: a VIP, loopback, multicast, zero.
-    IllegalSource = 39, Drop, "illegal_source";
     /// A reset would have been due, but the rate is used up.
     ResetLimited = 40, Drop, "reset_limited";
     /// The unserved port of a VIP, and `unserved: drop`.
@@ -110,6 +111,16 @@ verdicts! {
     NoTagRoom = 42, Drop, "no_tag_room";
     /// Longer than the next hop takes.
     TooBig = 43, Drop, "too_big";
+    /// From a source that no host can have (RFC 1122 section 3.2.1.3).
+    Martian = 50, Drop, "martian";
+    /// From a VIP or a SNAT address: one of our own.
+    OwnSource = 51, Drop, "own_source";
+    /// A length that contradicts the frame's or another one.
+    BadLength = 52, Drop, "bad_length";
+    /// The host's, if the address were: it would send the packet on.
+    NotLocal = 53, Drop, "not_local";
+    /// A RST to a SNAT address that is not the host's, of no flow.
+    SnatNoFlow = 54, Drop, "snat_no_flow";
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ use aya_ebpf::{
 use ocs_lb_common::{
     abi::Flow,
     address::V4,
+    classify,
     parse::{Odd, Packet, parse_ether_type, parse_ipv4},
     track::{self, StateWord},
     verdict::Verdict,
@@ -162,14 +163,18 @@ fn unwalked<A: Family>(odd: Odd<A>) -> Exit {
     match odd {
         Odd::Pass(verdict) => Exit::of(verdict),
         Odd::IfOurs {
+            source,
             destination,
             verdict,
         } => {
-            if A::addresses().get_ptr(&destination).is_some() {
-                Exit::of(verdict)
-            } else {
-                Exit::of(Verdict::NotOurs)
-            }
+            // SAFETY: a value of a map that only the controller writes.
+            let Some(address) = (unsafe { A::addresses().get(&destination) }) else {
+                return Exit::of(Verdict::NotOurs);
+            };
+            Exit::of(match open::source(&source) {
+                Ok(()) => classify::odd(verdict, *address),
+                Err(verdict) => verdict,
+            })
         }
     }
 }

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_log_ebpf::debug;
 use ocs_lb_common::{
     abi::{BPF_NOEXIST, REVERSE, Reason, RefuseAction, STRIPPED, ServiceKey},
-    classify::{Class, NoFlow, classify, is_client, without_flow},
+    classify::{self, Class, NoFlow, classify, without_flow},
     parse::Packet,
     redispatch::{opening, save},
     select,
@@ -62,25 +62,23 @@ fn try_admit<M: Way<A>, A: Family>(
     let target = ServiceKey::tcp(key.destination, key.destination_port);
     let service = match address {
         None => None,
-        // SAFETY: as above.
-        Some(_) => unsafe { A::services().get(&target) }.copied(),
+        Some(_) => {
+            source(&key.source)?;
+            // SAFETY: as above.
+            unsafe { A::services().get(&target) }.copied()
+        }
     };
-    let service = match classify(address, service, packet.segment.flags) {
-        Class::Served(service) => service,
+    let (service, address) = match classify(address, service, packet.segment.flags) {
+        Class::Served(service, address) => (service, address),
         Class::Ends(verdict) => return Err(verdict.into()),
         Class::Reset => return Err(Stop::Reset),
     };
     let id = service.cluster;
     let cluster = CLUSTERS.get(id as u32).ok_or(Verdict::Inconsistent)?;
-    match without_flow(packet.segment.flags, cluster) {
+    match without_flow(packet.segment.flags, cluster, address) {
         NoFlow::Open => {}
         NoFlow::Ends(verdict) => return Err(verdict.into()),
         NoFlow::Reset => return Err(Stop::Reset),
-    }
-    // SAFETY: as above.
-    let source = unsafe { A::addresses().get(&key.source) }.copied();
-    if !is_client(&key.source, source) {
-        return Err(Verdict::IllegalSource.into());
     }
     if packet.ttl <= 1 {
         return Err(Verdict::TtlExceeded.into());
@@ -105,6 +103,14 @@ fn try_admit<M: Way<A>, A: Family>(
     };
     room.back = back;
     Ok(())
+}
+
+/// Whether a packet to one of our addresses may come from `address`.
+#[inline(always)]
+pub fn source<A: Family>(address: &A) -> Result<(), Verdict> {
+    // SAFETY: a value of a map that only the controller writes.
+    let known = unsafe { A::addresses().get(address) }.copied();
+    classify::source(address, known)
 }
 
 /// Writes the flow that the room describes.

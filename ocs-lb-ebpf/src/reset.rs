@@ -1,6 +1,6 @@
 //! Answers with a RST, within their rate.
 
-use ocs_lb_common::{classify::is_client, parse::Packet, verdict::Verdict};
+use ocs_lb_common::{parse::Packet, verdict::Verdict};
 
 use crate::{
     forward::{Exit, forward, next_hop as next_hop_at},
@@ -24,11 +24,6 @@ fn try_answer<M: Way<A>, A: Family>(
     packet: &Packet<A>,
     now: Now,
 ) -> Result<Exit, Verdict> {
-    // SAFETY: a value of a map that only the controller writes.
-    let source = unsafe { A::addresses().get(&packet.key.source) }.copied();
-    if !is_client(&packet.key.source, source) {
-        return Err(Verdict::IllegalSource);
-    }
     let limit = SETTINGS
         .get(0)
         .map_or(0, |settings| settings.resets_per_cpu);

@@ -15,7 +15,7 @@ use ocs_lb_common::abi::{
     STRIPPED, Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
 };
 use ocs_lb_common::address::V4;
-use ocs_lb_common::classify::is_client;
+use ocs_lb_common::classify;
 use ocs_lb_common::parse::{Odd, Packet, parse_ether_type, parse_ipv4};
 use ocs_lb_common::rate::Budget;
 use ocs_lb_common::reset;
@@ -135,10 +135,16 @@ impl Datapath {
         let parsed = match parse_ether_type(&SliceFrame(&mut bytes)) {
             Ok(EtherType::IPV4) => parse_ipv4(&SliceFrame(&mut bytes)).map_err(|odd| match odd {
                 Odd::IfOurs {
+                    source,
                     destination,
                     verdict,
-                } if self.addresses.contains_key(&destination) => verdict,
-                Odd::IfOurs { .. } => Verdict::NotOurs,
+                } => match self.addresses.get(&destination) {
+                    Some(address) => match self.source(&source) {
+                        Ok(()) => classify::odd(verdict, *address),
+                        Err(verdict) => verdict,
+                    },
+                    None => Verdict::NotOurs,
+                },
                 Odd::Pass(verdict) => verdict,
             }),
             Ok(_) => Err(Verdict::FamilyNotWired),
@@ -161,6 +167,10 @@ impl Datapath {
             verdict,
             bytes,
         }
+    }
+
+    fn source(&self, address: &V4) -> Result<(), Verdict> {
+        classify::source(address, self.addresses.get(address).copied())
     }
 
     fn back(&self, ifindex: u32, bytes: &[u8]) -> bool {
@@ -306,10 +316,6 @@ impl Datapath {
         ifindex: u32,
         now: Now,
     ) -> Result<Verdict, Verdict> {
-        let source = &packet.key.source;
-        if !is_client(source, self.addresses.get(source).copied()) {
-            return Err(Verdict::IllegalSource);
-        }
         if !self.budget.take(now.ticks, self.settings.resets_per_cpu) {
             return Err(Verdict::ResetLimited);
         }

@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod history;
 pub mod host;
+pub mod invariant;
 pub mod kmsg;
 pub mod net;
 pub mod packet;

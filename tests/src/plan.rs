@@ -36,6 +36,10 @@ pub struct Plan {
     pub ports: Vec<(u16, u16)>,
     /// Unserved ports of the VIP, an [`Unserved`](ocs_lb_common::abi::Unserved).
     pub unserved: u8,
+    /// Whether the VIP and the SNAT address are the host's.
+    pub local: bool,
+    /// Whether fragments to the VIP are the host's: `fragments: kernel`.
+    pub fragments: bool,
     /// The source towards backends.
     pub snat: [u8; 4],
     /// SNAT ports.
@@ -75,6 +79,8 @@ impl Default for Plan {
             cluster,
             ports: vec![(5061, 5061), (443, 4443)],
             unserved: 0,
+            local: true,
+            fragments: false,
             snat: SNAT,
             range: (LOW, LOW + 9_999),
             hops_valid: true,
@@ -102,17 +108,22 @@ impl Plan {
 
     /// Our addresses and what they are for.
     pub fn addresses(&self) -> Vec<(V4, AddressFlags)> {
+        let host = if self.local { AddressFlags::HOST } else { 0 };
         let flags = |bits, unserved| AddressFlags {
-            bits,
+            bits: bits | host,
             unserved,
             pad: 0,
         };
+        let mut vip = AddressFlags::VIP;
+        if self.fragments {
+            vip |= AddressFlags::FRAGMENTS;
+        }
         if self.snat == VIP {
-            let both = AddressFlags::VIP | AddressFlags::SNAT;
+            let both = vip | AddressFlags::SNAT;
             return vec![(V4(VIP), flags(both, self.unserved))];
         }
         vec![
-            (V4(VIP), flags(AddressFlags::VIP, self.unserved)),
+            (V4(VIP), flags(vip, self.unserved)),
             (V4(self.snat), flags(AddressFlags::SNAT, 0)),
         ]
     }

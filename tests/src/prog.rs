@@ -22,6 +22,7 @@ use ocs_lb_common::verdict::{SLOTS, Verdict};
 
 pub use program::Program;
 
+use crate::invariant;
 use crate::net::{self, Net};
 use crate::packet::End;
 use crate::plan::{BACKENDS, FIRST_HOP, Plan};
@@ -197,10 +198,14 @@ impl World {
     /// the frame afterwards.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's, or where the frame is not what every frame must be
+    /// ([`invariant::check`]).
     pub fn run_uncounted(&mut self, ifindex: u32, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
-        self.program
-            .run(&mut self.loaded, &self.net, ifindex, frame)
+        let (action, bytes) = self
+            .program
+            .run(&mut self.loaded, &self.net, ifindex, frame)?;
+        invariant::check(self.program, frame, action, &bytes).map_err(anyhow::Error::msg)?;
+        Ok((action, bytes))
     }
 
     /// Empties what packets fill: flows, ports, counts, sticky clients.

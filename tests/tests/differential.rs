@@ -167,7 +167,7 @@ fn host_and_kernel_agree() {
 }
 
 /// What the traffic is mixed to meet.
-const EXPECTED: [Verdict; 19] = [
+const EXPECTED: [Verdict; 21] = [
     Verdict::Tx,
     Verdict::Redirect,
     Verdict::Answered,
@@ -186,5 +186,7 @@ const EXPECTED: [Verdict; 19] = [
     Verdict::NoNeighbor,
     Verdict::NoRoute,
     Verdict::Limit,
-    Verdict::IllegalSource,
+    Verdict::Martian,
+    Verdict::OwnSource,
+    Verdict::BadLength,
 ];

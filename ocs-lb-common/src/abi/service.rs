@@ -59,6 +59,8 @@ impl AddressFlags {
     pub const SNAT: u16 = 2;
     /// It is an address of this host.
     pub const HOST: u16 = 4;
+    /// Fragments to it are for the host's stack, where it is not [`Self::HOST`].
+    pub const FRAGMENTS: u16 = 8;
 
     /// Whether any of `bits` is set.
     #[inline(always)]

@@ -11,9 +11,11 @@ use super::problem::{Place, Report};
 use super::tree::Node;
 use super::value::{name, number, word};
 use super::{check, gate};
-use crate::model::{Balance, Cluster, Persist, Port, RemovedAction, Snat, Unknown, Unserved};
+use crate::model::{
+    Balance, Cluster, Fragments, Persist, Port, RemovedAction, Snat, Unknown, Unserved,
+};
 
-const OWN_KEYS: [&str; 17] = [
+const OWN_KEYS: [&str; 18] = [
     "name",
     "vips",
     "ports",
@@ -24,6 +26,7 @@ const OWN_KEYS: [&str; 17] = [
     "refuse",
     "unserved",
     "unknown",
+    "fragments",
     "timeouts",
     "redispatch_after",
     "persist",
@@ -119,6 +122,9 @@ pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Op
         unknown: fields
             .value("unknown", report, unknown)
             .unwrap_or(Unknown::Reset),
+        fragments: fields
+            .value("fragments", report, fragments)
+            .unwrap_or(Fragments::Drop),
         timeouts: timeouts(fields.get("timeouts"), report),
         redispatch_after: fields
             .value("redispatch_after", report, redispatch_after)
@@ -188,5 +194,10 @@ fn unknown(node: &Node, report: &mut Report<'_>) -> Option<Unknown> {
         ("drop", Unknown::Drop),
         ("pass", Unknown::Pass),
     ];
+    word(node, report, &words, &[])
+}
+
+fn fragments(node: &Node, report: &mut Report<'_>) -> Option<Fragments> {
+    let words = [("drop", Fragments::Drop), ("kernel", Fragments::Kernel)];
     word(node, report, &words, &[])
 }

@@ -3,17 +3,16 @@
 use super::access::Fields;
 use super::problem::Report;
 use super::tree::{Data, Node};
-use super::value::{boolean, duration, invalid, number, only, unsupported, word};
+use super::value::{boolean, duration, invalid, number, only, unsupported};
 use std::time::Duration;
 
 /// Keys of a cluster that are all decoded here.
-pub(super) const KEYS: [&str; 7] = [
+pub(super) const KEYS: [&str; 6] = [
     "profile",
     "from",
     "allow",
     "deny",
     "new_connections",
-    "fragments",
     "slow_start",
 ];
 
@@ -74,9 +73,6 @@ pub(super) fn cluster(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {
                 only_number(node, report, 0);
             }
         }
-    }
-    if let Some(node) = fields.get("fragments") {
-        word(node, report, &[("drop", ())], &["kernel"]);
     }
     slow_start(fields, real, report);
 }

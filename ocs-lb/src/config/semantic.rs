@@ -16,6 +16,7 @@ pub(super) fn check(clusters: &[Decoded], tables: Tables, report: &mut Report<'_
     let names = clusters.iter().map(|c| (&c.cluster.name, &c.name));
     unique("cluster name", names.filter(|(n, _)| !n.is_empty()), report);
     served_once(clusters, report);
+    one_policy(clusters, report);
     roles(clusters, report);
     capacity(clusters, tables, report);
 }
@@ -169,6 +170,36 @@ type Claim<'d> = [&'d Place; 3];
 fn tell_apart<'d>(here: Claim<'d>, there: Claim<'d>) -> (&'d Place, &'d Place) {
     let pairs = || here.into_iter().zip(there);
     pairs().find(|(a, b)| a != b).unwrap_or((here[2], there[2]))
+}
+
+/// What a packet to a VIP meets that no port is looked up for is one thing,
+/// however many clusters serve the VIP.
+fn one_policy(clusters: &[Decoded], report: &mut Report<'_>) {
+    let mut first: HashMap<IpAddr, (&Decoded, &Place)> = HashMap::new();
+    for decoded in clusters {
+        for (vip, place) in decoded.cluster.vips.iter().zip(&decoded.vips) {
+            let (other, at) = *first.entry(vip.address).or_insert((decoded, place));
+            let differ = [
+                (
+                    "unserved",
+                    decoded.cluster.unserved != other.cluster.unserved,
+                ),
+                (
+                    "fragments",
+                    decoded.cluster.fragments != other.cluster.fragments,
+                ),
+            ];
+            for (key, _) in differ.iter().filter(|(_, differs)| *differs) {
+                let message = format!(
+                    "VIP {} is used already, {}, with another `{key}`; \
+                     allowed: one for all clusters of a VIP",
+                    vip.address,
+                    show(at)
+                );
+                report.wrong(place, message);
+            }
+        }
+    }
 }
 
 /// An address has one role: VIP, backend or (VIPs apart) SNAT.

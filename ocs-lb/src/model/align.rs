@@ -9,8 +9,8 @@ use std::time::Duration;
 use ocs_lb_common::abi::MAX_BACKENDS;
 
 use super::{
-    Backend, Balance, Cluster, DownAction, MAX_CLUSTERS, Model, OnBackendDown, Persist, Refuse,
-    RefuseAction, RemovedAction, Snat, Timeouts, Unknown, Unserved,
+    Backend, Balance, Cluster, DownAction, Fragments, MAX_CLUSTERS, Model, OnBackendDown, Persist,
+    Refuse, RefuseAction, RemovedAction, Snat, Timeouts, Unknown, Unserved,
 };
 
 /// What names the ids of clusters and backends had.
@@ -242,6 +242,7 @@ fn stub(name: &str) -> Cluster {
         },
         unserved: Unserved::Auto,
         unknown: Unknown::Reset,
+        fragments: Fragments::Drop,
         timeouts: Timeouts {
             connect: Duration::from_secs(4),
             client: half_hour,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ocs_lb_common::abi::{self, AddressFlags, SNAT_ADDRESSES, Service, ServiceKey, backend_index};
 use ocs_lb_common::address::{Be16, V4};
 
-use super::{Cluster, Model, Unserved};
+use super::{Cluster, Fragments, Model, Unserved};
 
 /// One write to a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,9 @@ pub fn plan(
             let address = v4(vip.address)?;
             let flags = addresses.entry(address).or_default();
             flags.bits |= AddressFlags::VIP;
+            if cluster.fragments == Fragments::Kernel {
+                flags.bits |= AddressFlags::FRAGMENTS;
+            }
             flags.unserved = unserved(cluster.unserved, is_host(address, host)) as u8;
             for port in &cluster.ports {
                 edits.push(MapEdit::Service(
@@ -89,10 +92,24 @@ pub fn plan(
     for (address, mut flags) in addresses {
         if is_host(address, host) {
             flags.bits |= AddressFlags::HOST;
+            flags.bits &= !AddressFlags::FRAGMENTS;
         }
         edits.push(MapEdit::Address(address, flags));
     }
     Ok(edits)
+}
+
+/// VIPs whose `fragments: kernel` has no effect on this host: with the address
+/// local, its stack would answer a fragment of a flow with a RST.
+pub fn fragments_not_passed<'a>(
+    model: &'a Model,
+    host: &'a [Ipv4Addr],
+) -> impl Iterator<Item = (&'a str, IpAddr)> {
+    let clusters = model.clusters.iter();
+    clusters
+        .filter(|cluster| cluster.fragments == Fragments::Kernel)
+        .flat_map(|cluster| cluster.vips.iter().map(|vip| (&*cluster.name, vip.address)))
+        .filter(|(_, vip)| host.iter().any(|ip| IpAddr::V4(*ip) == *vip))
 }
 
 fn record(
@@ -145,5 +162,88 @@ pub fn v4(address: IpAddr) -> Result<V4, PlanError> {
     match address {
         IpAddr::V4(ip) => Ok(V4(ip.octets())),
         IpAddr::V6(_) => Err(PlanError::Family(address)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const SNAT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+    fn model(policy: &str) -> Model {
+        let text = format!(
+            "version: 1
+clusters:
+  - name: a
+    vips: [192.0.2.1]
+    ports: [443]
+    {policy}
+    slow_start: 0s
+    backends: [{{name: b, address: 198.51.100.10}}]
+"
+        );
+        parse(&text, "t.yaml").expect("a model").model
+    }
+
+    /// What the VIP and the SNAT address are, on a host with these addresses.
+    fn addresses(policy: &str, host: &[Ipv4Addr]) -> [AddressFlags; 2] {
+        let reach = vec![vec![Reach {
+            snat: vec![SNAT],
+            ports: (1024, 2047),
+            next_hop: 1,
+        }]];
+        let edits = plan(&model(policy), &reach, host).expect("a plan");
+        [VIP, SNAT].map(|wanted| {
+            let mut found = edits.iter().filter_map(|edit| match edit {
+                MapEdit::Address(address, flags) if address.0 == wanted.octets() => Some(*flags),
+                _ => None,
+            });
+            found.next().expect("one of our addresses")
+        })
+    }
+
+    #[test]
+    fn unserved_by_whose_the_vip_is() {
+        use abi::Unserved::{Drop, Pass, Reset};
+
+        for (word, here, away) in [
+            ("auto", Pass, Reset),
+            ("pass", Pass, Pass),
+            ("reset", Reset, Reset),
+            ("drop", Drop, Drop),
+        ] {
+            let policy = format!("unserved: {word}");
+            for (host, wanted, bits) in [
+                (&[VIP, SNAT][..], here, AddressFlags::HOST),
+                (&[SNAT][..], away, 0),
+            ] {
+                let [vip, snat] = addresses(&policy, host);
+                assert_eq!(vip.unserved, wanted as u8, "{word}");
+                assert_eq!(vip.bits, AddressFlags::VIP | bits, "{word}");
+                assert_eq!(snat.bits, AddressFlags::SNAT | AddressFlags::HOST);
+            }
+        }
+        let [_, exclusive] = addresses("unserved: auto", &[VIP]);
+        assert_eq!(exclusive.bits, AddressFlags::SNAT);
+    }
+
+    #[test]
+    fn fragments_go_to_the_kernel_only_where_the_vip_is_not_local() {
+        for (word, host, passed, said) in [
+            ("drop", &[VIP][..], false, 0),
+            ("drop", &[][..], false, 0),
+            ("kernel", &[VIP][..], false, 1),
+            ("kernel", &[][..], true, 0),
+        ] {
+            let policy = format!("fragments: {word}");
+            let [vip, snat] = addresses(&policy, host);
+            assert_eq!(vip.any(AddressFlags::FRAGMENTS), passed, "{word}");
+            assert!(!snat.any(AddressFlags::FRAGMENTS), "{word}");
+            let model = model(&policy);
+            assert_eq!(fragments_not_passed(&model, host).count(), said, "{word}");
+        }
     }
 }

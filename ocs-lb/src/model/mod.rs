@@ -118,6 +118,8 @@ pub struct Cluster {
     pub unserved: Unserved,
     /// What happens to non-SYN packets of no known flow.
     pub unknown: Unknown,
+    /// What happens to fragments to a VIP.
+    pub fragments: Fragments,
     /// When flows end by time.
     pub timeouts: Timeouts,
     /// Age of a try from which a SYN retransmission may move the flow to
@@ -233,6 +235,16 @@ pub enum Unknown {
     Drop,
     /// To the host's stack.
     Pass,
+}
+
+/// Fragments of TCP packets to a VIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fragments {
+    /// Dropped.
+    Drop,
+    /// To the host's stack, where the VIP is not an address of this host;
+    /// else dropped.
+    Kernel,
 }
 
 /// When flows end by time.
@@ -356,6 +368,7 @@ pub(crate) fn test_cluster(backends: &[(u16, bool)]) -> Cluster {
         },
         unserved: Unserved::Auto,
         unknown: Unknown::Reset,
+        fragments: Fragments::Drop,
         timeouts: Timeouts {
             connect: second * 4,
             client: second * 1800,

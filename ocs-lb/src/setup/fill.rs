@@ -7,7 +7,7 @@ use ocs_lb_common::abi::{EventKind, Settings};
 use super::Network;
 use crate::datapath::apply;
 use crate::datapath::load::Maps;
-use crate::model::edits::{MapEdit, Reach, plan};
+use crate::model::edits::{MapEdit, Reach, fragments_not_passed, plan};
 use crate::model::sizes::{Sizes, ring};
 use crate::model::snat::range_len;
 use crate::model::{ClusterState, Model, Unknown, policy};
@@ -58,7 +58,16 @@ pub fn edits(
     reach: &[Vec<Reach>],
 ) -> anyhow::Result<Vec<MapEdit>> {
     let host: Vec<Ipv4Addr> = network.addresses.iter().map(|(_, ip)| *ip).collect();
-    Ok(plan(model, reach, &host)?)
+    let edits = plan(model, reach, &host)?;
+    for (cluster, vip) in fragments_not_passed(model, &host) {
+        tracing::warn!(
+            cluster,
+            %vip,
+            "`fragments: kernel` has no effect while the VIP is an address of this host: \
+             fragments to it are dropped"
+        );
+    }
+    Ok(edits)
 }
 
 /// Makes the maps say what the model and its edits say, in an order in which

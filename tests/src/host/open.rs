@@ -5,7 +5,7 @@ use ocs_lb_common::abi::{
 };
 use ocs_lb_common::abi::{Reason, TRIED};
 use ocs_lb_common::address::V4;
-use ocs_lb_common::classify::{Class, NoFlow, classify, is_client, without_flow};
+use ocs_lb_common::classify::{Class, NoFlow, classify, without_flow};
 use ocs_lb_common::parse::Packet;
 use ocs_lb_common::redispatch::{opening, save};
 use ocs_lb_common::select;
@@ -31,20 +31,20 @@ impl Datapath {
     ) -> Result<(), Stop> {
         let key = &packet.key;
         let address = self.addresses.get(&key.destination).copied();
+        if address.is_some() {
+            self.source(&key.source)?;
+        }
         let service_key = ServiceKey::tcp(key.destination, key.destination_port);
         let service = address.and_then(|_| self.services.get(&service_key).copied());
-        let service = match classify(address, service, packet.segment.flags) {
-            Class::Served(service) => service,
+        let (service, address) = match classify(address, service, packet.segment.flags) {
+            Class::Served(service, address) => (service, address),
             Class::Ends(verdict) => return Err(verdict.into()),
             Class::Reset => return Err(Stop::Reset),
         };
-        match without_flow(packet.segment.flags, &self.cluster) {
+        match without_flow(packet.segment.flags, &self.cluster, address) {
             NoFlow::Open => {}
             NoFlow::Ends(verdict) => return Err(verdict.into()),
             NoFlow::Reset => return Err(Stop::Reset),
-        }
-        if !is_client(&key.source, self.addresses.get(&key.source).copied()) {
-            return Err(Verdict::IllegalSource.into());
         }
         if packet.ttl <= 1 {
             return Err(Verdict::TtlExceeded.into());

@@ -83,32 +83,32 @@ fn passed_or_dropped_untouched() {
         (
             "SYN from loopback",
             with(syn(), |f| f.source.0 = [127, 0, 0, 1]),
-            Verdict::IllegalSource,
+            Verdict::Martian,
         ),
         (
             "SYN from multicast",
             with(syn(), |f| f.source.0 = [224, 0, 0, 5]),
-            Verdict::IllegalSource,
+            Verdict::Martian,
         ),
         (
             "SYN from zero",
             with(syn(), |f| f.source.0 = [0; 4]),
-            Verdict::IllegalSource,
+            Verdict::Martian,
         ),
         (
             "ACK from loopback",
             with(to(SERVICE, flag::ACK), |f| f.source.0 = [127, 0, 0, 1]),
-            Verdict::IllegalSource,
+            Verdict::Martian,
         ),
         (
             "SYN from the VIP",
             with(syn(), |f| f.source.0 = VIP),
-            Verdict::IllegalSource,
+            Verdict::OwnSource,
         ),
         (
             "ACK from the VIP",
             with(to(SERVICE, flag::ACK), |f| f.source.0 = VIP),
-            Verdict::IllegalSource,
+            Verdict::OwnSource,
         ),
         (
             "no route back",

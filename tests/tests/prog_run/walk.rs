@@ -214,58 +214,6 @@ fn every_payload_length_keeps_checksums() {
     }
 }
 
-/// No truncation of a valid frame is ever forwarded, known flow or not.
-#[test]
-#[ignore = "needs root"]
-fn truncated_frames_go_nowhere() {
-    let mut scene = Scene::new();
-    let connection = scene.open(CLIENT);
-    let frames = [
-        (
-            "SYN",
-            false,
-            Frame::tcp(crate::scene::client(9), SERVICE, flag::SYN).tcp_options([2, 4, 5, 0xb4]),
-        ),
-        (
-            "data",
-            false,
-            connection.there(flag::ACK).data(*b"some data"),
-        ),
-        (
-            "IP options",
-            false,
-            connection.there(flag::ACK).ip_options([1; 40]).data(*b"x"),
-        ),
-        (
-            "answer",
-            true,
-            connection.back(flag::ACK).data(*b"an answer"),
-        ),
-        ("FIN", true, connection.back(flag::FIN | flag::ACK)),
-    ];
-    let before = scene.world.flows().expect("flows");
-    for (name, from_lan, frame) in frames {
-        let whole = frame.bytes();
-        for len in 14..whole.len() {
-            let net = scene.world.net;
-            let ifindex = if from_lan { net.lan } else { net.wan };
-            let outcome = scene.world.run(ifindex, &whole[..len]).expect("a run");
-            let wanted = if len < 34 {
-                Verdict::NotIp
-            } else {
-                Verdict::Malformed
-            };
-            assert_eq!(outcome.verdict, wanted, "{name}, {len} of {}", whole.len());
-            assert_eq!(outcome.bytes, whole[..len], "{name}, {len}");
-        }
-    }
-    assert_eq!(
-        scene.world.flows().expect("flows"),
-        before,
-        "nothing was recorded"
-    );
-}
-
 #[test]
 #[ignore = "needs root"]
 fn padding_after_the_packet_is_kept() {

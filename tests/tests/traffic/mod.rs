@@ -85,6 +85,9 @@ impl Traffic {
         if self.random.one_in(8) {
             frame.protocol = 17;
         }
+        if self.random.one_in(16) {
+            frame.source.0 = [VIP, SNAT][self.random.below(2)];
+        }
         self.vary(frame)
     }
 

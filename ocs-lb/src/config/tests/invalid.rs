@@ -76,6 +76,22 @@ fn between_clusters() {
         "t.yaml:8: clusters[1].name: cluster name a is used already, by clusters[0].name in line 3"
     );
 
+    // One VIP, served on other ports by another cluster.
+    for (key, word) in [("unserved", "drop"), ("fragments", "kernel")] {
+        let second = second("[192.0.2.1]", "[80]");
+        let text = format!("{}{second}    {key}: {word}\n", super::BASE);
+        let problems = check(&text).unwrap_err().to_string();
+        assert_eq!(
+            problems,
+            format!(
+                "t.yaml:9: clusters[1].vips[0]: VIP 192.0.2.1 is used already, by \
+                 clusters[0].vips[0] in line 4, with another `{key}`; allowed: one for all \
+                 clusters of a VIP"
+            )
+        );
+    }
+    super::valid(&format!("{}{}", super::BASE, second("[192.0.2.1]", "[80]")));
+
     // Ports and VIPs that both inherit: only the names tell the clusters apart.
     let text = "\
 version: 1

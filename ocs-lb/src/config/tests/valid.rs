@@ -7,8 +7,8 @@ use super::super::{CheckReport, DEFAULT, render};
 use super::{BASE, valid, with, with_cluster, with_top};
 use crate::model::bill::bill;
 use crate::model::{
-    AttachMode, Balance, Cluster, DownAction, Interfaces, LogLevel, OnBackendDown, Persist, Port,
-    RefuseAction, RemovedAction, Snat, Unknown, Unserved,
+    AttachMode, Balance, Cluster, DownAction, Fragments, Interfaces, LogLevel, OnBackendDown,
+    Persist, Port, RefuseAction, RemovedAction, Snat, Unknown, Unserved,
 };
 
 /// Every key at its documented default, where there is one.
@@ -104,6 +104,32 @@ fn defaults_written_out_mean_the_same_as_absent() {
 }
 
 #[test]
+fn every_word_of_what_no_flow_knows() {
+    let word = |key: &str, word: &str| {
+        let model = valid(&with_cluster(&format!("{key}: {word}"))).model;
+        model.clusters.into_iter().next().expect("a cluster")
+    };
+    for (text, wanted) in [
+        ("auto", Unserved::Auto),
+        ("pass", Unserved::Pass),
+        ("reset", Unserved::Reset),
+        ("drop", Unserved::Drop),
+    ] {
+        assert_eq!(word("unserved", text).unserved, wanted);
+    }
+    for (text, wanted) in [
+        ("reset", Unknown::Reset),
+        ("drop", Unknown::Drop),
+        ("pass", Unknown::Pass),
+    ] {
+        assert_eq!(word("unknown", text).unknown, wanted);
+    }
+    for (text, wanted) in [("drop", Fragments::Drop), ("kernel", Fragments::Kernel)] {
+        assert_eq!(word("fragments", text).fragments, wanted);
+    }
+}
+
+#[test]
 fn every_key_with_another_value() {
     let text = r#"
 version: 1
@@ -119,6 +145,7 @@ clusters:
     refuse: {limit: reset, snat: drop, deny: reset, no_backend: drop}
     unserved: pass
     unknown: drop
+    fragments: kernel
     timeouts: {connect: 500ms, client: 2h, server: 1m, half_closed: 1s}
     check: {interval: 1s, fast_interval: 500ms, down_interval: 5s, timeout: 100ms, rise: 1, fall: 1, observe: true}
     redispatch_after: 2s
@@ -191,6 +218,7 @@ log: {level: trace}
     assert_eq!(cluster.refuse.no_backend, RefuseAction::Drop);
     assert_eq!(cluster.unserved, Unserved::Pass);
     assert_eq!(cluster.unknown, Unknown::Drop);
+    assert_eq!(cluster.fragments, Fragments::Kernel);
     assert_eq!(cluster.timeouts.connect, Duration::from_millis(500));
     assert_eq!(cluster.timeouts.client, Duration::from_secs(7200));
     assert_eq!(cluster.redispatch_after, Duration::from_secs(2));

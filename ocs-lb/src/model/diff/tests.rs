@@ -56,6 +56,7 @@ fn keys_of_a_cluster() {
         ),
         ("unserved: pass", "unserved: auto -> pass"),
         ("unknown: drop", "unknown: reset -> drop"),
+        ("fragments: kernel", "fragments: drop -> kernel"),
         (
             "timeouts: {connect: 900ms}",
             "timeouts.connect: 4s -> 900ms",

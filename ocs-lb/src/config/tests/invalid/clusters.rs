@@ -192,6 +192,13 @@ fn clusters() {
             "reset, drop, pass",
         ),
         (
+            "fragments",
+            Cluster("fragments: pass"),
+            8,
+            "clusters[0].fragments",
+            "drop, kernel",
+        ),
+        (
             "zero timeout",
             Cluster("timeouts:\n  client: 0s"),
             9,

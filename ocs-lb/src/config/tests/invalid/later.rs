@@ -63,13 +63,6 @@ fn known_and_not_supported() {
             "allowed now: 0",
         ),
         (
-            "fragments",
-            Cluster("fragments: kernel"),
-            8,
-            "clusters[0].fragments",
-            "allowed now: drop",
-        ),
-        (
             "udp",
             Cluster("timeouts: {udp: 30s}"),
             8,
