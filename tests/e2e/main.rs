@@ -2,6 +2,7 @@
 //! between, as users start it. They need root:
 //! `cargo build -p ocs-lb && cargo test -p ocs-lb-tests --test e2e -- --ignored --test-threads=1`.
 
+mod arms;
 mod changes;
 mod churn;
 mod ends;
@@ -14,6 +15,7 @@ mod limits;
 mod load;
 mod operator;
 mod outlive;
+mod ownership;
 mod parity;
 mod peers;
 mod redispatch;

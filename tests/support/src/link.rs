@@ -201,6 +201,20 @@ pub async fn route(network: Ipv4Addr, gateway: Ipv4Addr) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Adds a route to one host by a gateway.
+///
+/// # Errors
+/// netlink's.
+pub async fn host_route(host: Ipv4Addr, gateway: Ipv4Addr) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(host, 32)
+        .gateway(gateway)
+        .build();
+    handle.route().add(route).execute().await?;
+    Ok(())
+}
+
 /// Has nothing leave for a network: TCP towards it is silent, while ARP still
 /// answers; or lets it leave again.
 ///

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -15,8 +16,23 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// The socket's.
 pub fn connect(source: (Ipv4Addr, u16), to: SocketAddr) -> io::Result<(TcpStream, Duration)> {
+    connect_with(source, to, &[])
+}
+
+/// The same with IP options (RFC 791 section 3.1) in every packet.
+///
+/// # Errors
+/// The socket's, where the kernel does not take the options.
+pub fn connect_with(
+    source: (Ipv4Addr, u16),
+    to: SocketAddr,
+    options: &[u8],
+) -> io::Result<(TcpStream, Duration)> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if !options.is_empty() {
+        set_options(&socket, options)?;
+    }
     socket.bind(&SockAddr::from(SocketAddr::from(source)))?;
     let start = Instant::now();
     socket.connect_timeout(&SockAddr::from(to), PATIENCE)?;
@@ -25,6 +41,26 @@ pub fn connect(source: (Ipv4Addr, u16), to: SocketAddr) -> io::Result<(TcpStream
     socket.set_write_timeout(Some(PATIENCE))?;
     socket.set_tcp_nodelay(true)?;
     Ok((socket.into(), took))
+}
+
+fn set_options(socket: &Socket, options: &[u8]) -> io::Result<()> {
+    use nix::libc::{IP_OPTIONS, IPPROTO_IP, setsockopt, socklen_t};
+
+    // SAFETY: the pointer and the length are those of one slice.
+    let result = unsafe {
+        setsockopt(
+            socket.as_raw_fd(),
+            IPPROTO_IP,
+            IP_OPTIONS,
+            options.as_ptr().cast(),
+            options.len() as socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Has the end of a connection be a RST.

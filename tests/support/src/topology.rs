@@ -116,3 +116,38 @@ impl Topology {
         Ok(topology)
     }
 }
+
+/// One end of a wire: where, the link's name there, its addresses (each with a
+/// /24).
+pub type WireEnd<'a> = (&'a Namespace, &'a str, &'a [Ipv4Addr]);
+
+/// Joins two namespaces by a pair of links that behave like a real wire's ends,
+/// both up.
+///
+/// # Errors
+/// netlink's.
+pub fn wire(here: WireEnd<'_>, there: WireEnd<'_>) -> anyhow::Result<()> {
+    let far = there.0.raw_fd();
+    let (name, name_there) = (here.1, there.1);
+    here.0.block_on(|| link::veth(name, name_there, far))?;
+    // Both before either is up: when a veth comes up, the kernel notes whether
+    // its peer takes redirected frames (drivers/net/veth.c, veth_set_xdp_features).
+    for (namespace, name, _) in [here, there] {
+        namespace.run(|| link::wire_like(name))??;
+    }
+    for (namespace, name, addresses) in [here, there] {
+        namespace.block_on(|| async {
+            link::addresses(name, addresses.iter().copied()).await?;
+            link::up(name).await
+        })?;
+    }
+    Ok(())
+}
+
+/// Has a namespace forward packets between its links.
+///
+/// # Errors
+/// Where the namespace cannot be entered, or the sysctl's.
+pub fn router(namespace: &Namespace) -> anyhow::Result<()> {
+    Ok(namespace.run(|| crate::tcp::sysctl("ip_forward", "1"))??)
+}
