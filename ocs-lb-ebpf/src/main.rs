@@ -28,6 +28,7 @@ mod open;
 mod packet;
 mod place;
 mod port;
+mod reclaim;
 mod redispatch;
 mod reset;
 mod reuse;

@@ -9,8 +9,8 @@ use ocs_lb_common::{
     abi::{
         AddressFlags, Backend, Cluster, ClusterLoad, Correction, Event, Flow, FlowKey,
         INTERFACE_INDEX_MASK, INTERFACE_SLOTS, Kill, KillReport, KillRequest, LinkInfo, NextHop,
-        NextHopKey, Pending, PortMap, Recount, Service, ServiceKey, Settings, SnatKey, StickyKey,
-        StickyValue, Tags,
+        NextHopKey, Pending, PortMap, RESTING, Recount, Service, ServiceKey, Settings, SnatKey,
+        StickyKey, StickyValue, Tags,
     },
     address::{Address, V4},
     parse::{IP_OFFSET, Packet},
@@ -52,6 +52,9 @@ pub type StickyTable<A> = LruHashMap<StickyKey<A>, StickyValue, 1>;
 pub type PendingSticky<A> = LruHashMap<StickyKey<A>, StickyValue, 65_536>;
 /// The ring of half-open flows.
 pub type HalfOpen<A> = Array<Pending<A>, 65_536>;
+/// Flows that rest, by the keys of their reverse entries, in the order in which
+/// they came to it.
+pub type Resting<A> = Array<FlowKey<A>, { RESTING as usize }>;
 /// Flows that were killed, for the controller to tell both sides.
 pub type Kills<A> = RingBuf<Kill<A>, { 4 * 1024 * 1024 }>;
 /// Room for what is too large for the stack: one for packets, one for walks.
@@ -78,6 +81,8 @@ static STICKY4: Sticky<V4> = Sticky::new();
 static PENDING_STICKY4: PendingSticky<V4> = PendingSticky::new();
 #[btf_map]
 static HALF_OPEN4: HalfOpen<V4> = HalfOpen::new();
+#[btf_map]
+static RESTING4: Resting<V4> = Resting::new();
 #[btf_map]
 static KILLS4: Kills<V4> = Kills::new();
 #[btf_map]
@@ -123,9 +128,10 @@ pub static CLOCK: PerCpuArray<Reading, 1> = PerCpuArray::new();
 /// The time of tests that make their own, in nanoseconds.
 #[btf_map]
 pub static TEST_CLOCK: Array<u64, 1> = Array::new();
-/// Allocation cursors: 0 next hops, 1 port maps, 2 half-open flows.
+/// Cursors: 0 next hops, 1 port maps, 2 half-open flows, 3 flows that came to
+/// rest, 4 of these, those that no longer count.
 #[btf_map]
-pub static CURSORS: Array<u32, 3> = Array::new();
+pub static CURSORS: Array<u32, 5> = Array::new();
 /// Flows as the last sweep counted them, by cluster id. The controller sets
 /// them to zero before a sweep.
 #[btf_map]
@@ -157,6 +163,10 @@ pub const CURSOR_NEXT_HOPS: u32 = 0;
 pub const CURSOR_PORT_MAPS: u32 = 1;
 /// Index of [`CURSORS`] for the ring of half-open flows.
 pub const CURSOR_HALF_OPEN: u32 = 2;
+/// Index of [`CURSORS`] for flows that come to rest.
+pub const CURSOR_RESTING: u32 = 3;
+/// Index of [`CURSORS`] for the oldest of these that may still rest.
+pub const CURSOR_RECLAIMED: u32 = 4;
 
 /// What the steps of the slow way leave each other.
 #[repr(C)]
@@ -210,6 +220,8 @@ pub trait Family: Address + Translate {
     fn pending_sticky() -> &'static PendingSticky<Self>;
     /// The ring of half-open flows.
     fn half_open() -> &'static HalfOpen<Self>;
+    /// The ring of flows that rest.
+    fn resting() -> &'static Resting<Self>;
     /// Flows that were killed.
     fn kills() -> &'static Kills<Self>;
     /// Room for a new flow.
@@ -285,6 +297,10 @@ impl Family for V4 {
     #[inline(always)]
     fn half_open() -> &'static HalfOpen<V4> {
         &HALF_OPEN4
+    }
+    #[inline(always)]
+    fn resting() -> &'static Resting<V4> {
+        &RESTING4
     }
     #[inline(always)]
     fn kills() -> &'static Kills<V4> {

@@ -127,8 +127,10 @@ pub fn write<M: Way<A>, A: Family>(frame: &mut M, packet: &Packet<A>, now: Now) 
         room.place.abandon(&room.wanted);
         return Verdict::Malformed.into();
     }
-    if let Err(verdict) = insert(room, BPF_NOEXIST) {
-        return verdict.into();
+    match insert(room, BPF_NOEXIST) {
+        Ok(()) => {}
+        Err(Unwritten::Full) => return Next::Full,
+        Err(Unwritten::Verdict(verdict)) => return verdict.into(),
     }
     debug!(
         &Logged(frame.context().cast()),
@@ -219,20 +221,33 @@ fn save_syn<M: Medium, A: Family>(frame: &M, packet: &Packet<A>, room: &mut Room
     }
 }
 
+/// Why a flow is not in the map.
+pub enum Unwritten {
+    /// The map took no more entries. The flow still has its place, to be tried
+    /// again or [given up](give_up).
+    Full,
+    /// Anything else; nothing is left of it.
+    Verdict(Verdict),
+}
+
 /// Puts the flow into the map. `flags` is for its forward entry.
 #[inline(always)]
-pub fn insert<A: Family>(room: &mut Room<A>, flags: u64) -> Result<(), Verdict> {
+pub fn insert<A: Family>(room: &mut Room<A>, flags: u64) -> Result<(), Unwritten> {
     let (wanted, place) = (&room.wanted, &room.place);
-    let load = count::load(wanted.cluster).ok_or(Verdict::Inconsistent)?;
+    let Some(load) = count::load(wanted.cluster) else {
+        return Err(Unwritten::Verdict(Verdict::Inconsistent));
+    };
     count::add_pending(load, place.slot);
     if let Err(failure) = flow::insert(&wanted.key, &room.forward, &room.reverse, flags) {
         count::apply(wanted.cluster, place.slot, Count::DropPending);
         if failure.keeps_port {
             place.withdraw(wanted);
+        } else if matches!(failure.verdict, Verdict::FlowTableFull) {
+            return Err(Unwritten::Full);
         } else {
             place.abandon(wanted);
         }
-        return Err(failure.verdict);
+        return Err(Unwritten::Verdict(failure.verdict));
     }
     if let Some(at) = room.forward.cold.checked_sub(1)
         && let Some(slot) = A::half_open().get_ptr_mut(at)
@@ -241,6 +256,12 @@ pub fn insert<A: Family>(room: &mut Room<A>, flags: u64) -> Result<(), Verdict> 
         unsafe { *slot = room.pending };
     }
     Ok(())
+}
+
+/// Gives back what a flow has that found the map full.
+#[inline(always)]
+pub fn give_up<A: Family>(room: &Room<A>) {
+    room.place.abandon(&room.wanted);
 }
 
 /// Counts a refusal, and answers as the cluster says.

@@ -15,6 +15,7 @@ use crate::{
     atomic::{add_u32, add_u64, and_u64, or_u64, sub_u32},
     count,
     maps::{CURSOR_PORT_MAPS, CURSORS, Family, PORT_MAPS, SETTINGS},
+    reclaim,
 };
 
 /// A bitmap of the slab.
@@ -149,6 +150,7 @@ pub fn rest<A: Family>(tuple: &FlowKey<A>, cluster: u16) {
         // SAFETY: the counter of the slab's value.
         unsafe { add_u32(&raw mut (*ports.0).resting, 1) };
         count::rest(cluster, 1);
+        reclaim::note(&tuple.reversed());
     }
 }
 

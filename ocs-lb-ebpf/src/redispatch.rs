@@ -14,7 +14,7 @@ use crate::{
     count, event,
     flow::{self, Pair},
     maps::Family,
-    open::{insert, put_together, room},
+    open::{Unwritten, give_up, insert, put_together, room},
     packet::Medium,
     port, ring,
     slow::Next,
@@ -193,9 +193,15 @@ pub fn relocate<M: Medium, A: Family>(frame: &mut M) -> Next {
     room.pending.moves = room.pending.moves.saturating_add(1);
     // The new entry takes the place of the old one at once: no packet of the
     // flow finds none.
-    if let Err(verdict) = insert(room, 0) {
+    if let Err(unwritten) = insert(room, 0) {
         let _ = A::flows().remove(&room.wanted.key);
-        return verdict.into();
+        return match unwritten {
+            Unwritten::Full => {
+                give_up(room);
+                Verdict::FlowTableFull.into()
+            }
+            Unwritten::Verdict(verdict) => verdict.into(),
+        };
     }
     let reason = if refused {
         Reason::Refused

@@ -181,8 +181,18 @@ fn look<A: Family>(tuple: &FlowKey<A>, port: u16, now: Ticks) -> Option<Record> 
 /// Whether it was still there.
 #[inline(always)]
 pub fn evict<A: Family>(tuple: &FlowKey<A>, port: u16) -> bool {
-    let key = reverse_key(tuple, port);
-    let Some(reverse) = A::flows().get_ptr_mut(&key) else {
+    delete(&reverse_key(tuple, port), true)
+}
+
+/// The same by the key of its reverse entry, and its port is free.
+#[inline(always)]
+pub fn clear<A: Family>(key: &FlowKey<A>) -> bool {
+    delete(key, false)
+}
+
+#[inline(always)]
+fn delete<A: Family>(key: &FlowKey<A>, keep_port: bool) -> bool {
+    let Some(reverse) = A::flows().get_ptr_mut(key) else {
         return false;
     };
     // SAFETY: a value of the map; its state is changed by swaps only.
@@ -191,13 +201,30 @@ pub fn evict<A: Family>(tuple: &FlowKey<A>, port: u16) -> bool {
     if let Some(forward) = A::flows().get_ptr_mut(&forward_key) {
         // SAFETY: as above.
         let forward = unsafe { &mut *forward };
-        if forward.peer_key() == key {
+        if forward.peer_key() == *key {
             let word = flow::state_of(forward);
-            return is_over(word) && flow::delete(&forward_key, forward, word, true).is_ok();
+            return is_over(word) && flow::delete(&forward_key, forward, word, keep_port).is_ok();
         }
     }
     let word = flow::state_of(reverse);
-    is_over(word) && flow::delete_record(&key, reverse, word, true).is_ok()
+    is_over(word) && flow::delete_record(key, reverse, word, keep_port).is_ok()
+}
+
+/// Whether a flow only rests, by the key of its reverse entry: one that was
+/// killed may still have to tell its peers.
+#[inline(always)]
+pub fn is_resting<A: Family>(key: &FlowKey<A>) -> bool {
+    let Some(reverse) = A::flows().get_ptr(key) else {
+        return false;
+    };
+    // SAFETY: values of the map, read only.
+    let reverse: &Flow<A> = unsafe { &*reverse };
+    let forward = A::flows().get_ptr(&reverse.peer_key());
+    // SAFETY: as above.
+    match forward.map(|forward| unsafe { &*forward }) {
+        Some(forward) if forward.peer_key() == *key => rests(flow::state_of(forward)),
+        _ => rests(flow::state_of(reverse)),
+    }
 }
 
 #[inline(always)]

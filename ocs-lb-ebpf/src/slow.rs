@@ -14,7 +14,7 @@ use crate::{
     open,
     place::{self, Refusal},
     port::{self, Ports},
-    reuse, ring,
+    reclaim, reuse, ring,
 };
 
 /// What comes next.
@@ -34,6 +34,8 @@ pub enum Next {
     Answer,
     /// Another CPU changed its flow first.
     Again,
+    /// The map has no room for its flow.
+    Full,
 }
 
 impl Next {
@@ -49,6 +51,8 @@ impl Next {
     pub const ANSWER: u32 = 5 << 16;
     /// See [`Next`].
     pub const AGAIN: u32 = 6 << 16;
+    /// See [`Next`].
+    pub const FULL: u32 = 7 << 16;
 
     /// As a number, for the way out of a global function.
     #[inline(always)]
@@ -61,6 +65,7 @@ impl Next {
             Self::Move => Self::MOVE,
             Self::Answer => Self::ANSWER,
             Self::Again => Self::AGAIN,
+            Self::Full => Self::FULL,
         }
     }
 }
@@ -75,6 +80,10 @@ impl From<Verdict> for Next {
 /// Tries to change a flow's state: one is lost only to another change of the
 /// same flow, of which there are few in a life.
 pub const TRIES: usize = 3;
+
+/// Flows that make room for a new one at most: it needs two entries, and what
+/// is left of a flow may be one. Another CPU may take what was freed.
+pub const RECLAIMED: usize = 4;
 
 /// What the number from [`route_code`] says.
 #[inline(always)]
@@ -178,6 +187,23 @@ pub extern "C" fn ocs_lb_reuse4(any: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn ocs_lb_evict4(port: u32) -> u32 {
     open::room::<V4>().is_some_and(|room| reuse::evict(&room.place.tuple, port as u16)) as u32
+}
+
+/// [`reclaim::oldest`] for IPv4: 1 where a flow made room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ocs_lb_reclaim4() -> u32 {
+    reclaim::oldest::<V4>() as u32
+}
+
+/// [`open::give_up`] for IPv4.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ocs_lb_full4() -> u32 {
+    if let Some(room) = open::room::<V4>() {
+        open::give_up(room);
+    }
+    Next::from(Verdict::FlowTableFull).code()
 }
 
 /// [`ring::take`] for IPv4; 0.

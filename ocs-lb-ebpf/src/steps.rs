@@ -21,7 +21,7 @@ use crate::{
     packet::{Medium, SkbFrame, Way, XdpFrame},
     place::Refusal,
     redispatch, reset,
-    slow::{self, Next, TRIES},
+    slow::{self, Next, RECLAIMED, TRIES},
     time::{self, Now},
     vlan,
 };
@@ -67,6 +67,15 @@ macro_rules! steps {
                         } else {
                             refuse(context, refusal)
                         };
+                        for _ in 0..RECLAIMED {
+                            if code != Next::FULL || slow::ocs_lb_reclaim4() == 0 {
+                                break;
+                            }
+                            code = write(context);
+                        }
+                        if code == Next::FULL {
+                            code = slow::ocs_lb_full4();
+                        }
                     }
                 } else if code == Next::MOVE {
                     code = if slow::ocs_lb_find4() == 0 {

@@ -14,6 +14,7 @@ use crate::{
     flow::{self, Pair},
     kill,
     maps::{CLUSTERS, CORRECTION, Family, RECOUNT, SWEEP_REPORT},
+    reclaim,
     time::{self, Now},
 };
 
@@ -59,6 +60,7 @@ pub fn sweep<A: Family>() -> i32 {
             0,
         )
     };
+    reclaim::catch_up::<A>();
     0
 }
 

@@ -12,12 +12,7 @@ use crate::prog::{Action, Program};
 ///
 /// # Errors
 /// What is wrong, with both frames.
-pub fn check(
-    program: Program,
-    before: &[u8],
-    action: Action,
-    after: &[u8],
-) -> Result<(), String> {
+pub fn check(program: Program, before: &[u8], action: Action, after: &[u8]) -> Result<(), String> {
     let changed = match program {
         Program::Xdp => before != after,
         // A tag that was taken off and put on again lies beside the data.

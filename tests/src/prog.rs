@@ -29,6 +29,10 @@ use crate::plan::{BACKENDS, FIRST_HOP, Plan};
 
 /// Index of the ring's cursor in `CURSORS`.
 const CURSOR_HALF_OPEN: u32 = 2;
+/// Index of the cursor of flows that came to rest.
+pub const CURSOR_RESTING: u32 = 3;
+/// Index of the cursor of these that no longer count.
+pub const CURSOR_RECLAIMED: u32 = 4;
 
 /// An `xdp_action` (`include/uapi/linux/bpf.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,7 +239,9 @@ impl World {
             maps.port_maps.set(index, PortMap::EMPTY, 0)?;
         }
         maps.loads.set(0, ClusterLoad::ZERO, 0)?;
-        maps.cursors.set(CURSOR_HALF_OPEN, 0, 0)?;
+        for cursor in [CURSOR_HALF_OPEN, CURSOR_RESTING, CURSOR_RECLAIMED] {
+            maps.cursors.set(cursor, 0, 0)?;
+        }
         for at in 0..maps.settings.get(&0, 0)?.half_open {
             let place = Pending {
                 born: 0,

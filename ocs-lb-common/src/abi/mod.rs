@@ -33,6 +33,10 @@ pub use sticky::{StickyKey, StickyValue};
 /// Version of everything in this module; part of every pin's path.
 pub const ABI_VERSION: u32 = 3;
 
+/// Places in the ring of flows that rest; a power of two, and twice as many as
+/// the flow table has room for beside what lives.
+pub const RESTING: u32 = 131_072;
+
 /// Slots of attached interfaces: the counters hold this many.
 pub const INTERFACE_SLOTS: u32 = 64;
 

@@ -108,6 +108,7 @@ fn maps(sizes: &Sizes) -> Vec<MapRow> {
         },
         hash("PENDING_STICKY4", 65_536, 8, 16),
         array("HALF_OPEN4", sizes.half_open, size_of::<Pending<V4>>()),
+        array("RESTING4", abi::RESTING, size_of::<abi::FlowKey<V4>>()),
         array("PORT_MAPS", sizes.port_maps, size_of::<PortMap>()),
         hash("DESTINATIONS4", sizes.port_maps, 12, 4),
         hash("SERVICES4", sizes.services, 8, 4),

@@ -5,6 +5,7 @@ mod ends;
 mod events;
 mod exhausted;
 mod expiry;
+mod full;
 mod handshake;
 mod kill;
 mod new_flow;
