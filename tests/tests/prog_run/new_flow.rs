@@ -7,7 +7,7 @@ use ocs_lb_common::verdict::Verdict;
 use ocs_lb_tests::net::SILENT_GATEWAY;
 use ocs_lb_tests::packet::{End, Frame, flag, verify};
 use ocs_lb_tests::plan::{BACKENDS, CLIENT, LOW, Plan, SERVICE, VIP};
-use ocs_lb_tests::prog::{Action, Outcome};
+use ocs_lb_tests::prog::{Action, Outcome, Program};
 
 use crate::scene::{BACKEND_A, CLIENT_ISN, Scene, client, ends};
 

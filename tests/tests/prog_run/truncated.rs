@@ -4,12 +4,14 @@
 use ocs_lb_common::verdict::{Kind, Verdict};
 use ocs_lb_tests::packet::{Frame, dump, flag};
 use ocs_lb_tests::plan::{CLIENT, Plan, SERVICE, SNAT, VIP};
-use ocs_lb_tests::prog::Action;
+use ocs_lb_tests::prog::{Action, Program};
 
 use crate::scene::{Connection, Scene};
 
 /// `BPF_PROG_TEST_RUN` takes no frame below this (`net/bpf/test_run.c`).
 const SHORTEST: usize = 14;
+/// And makes no socket buffer of less than an IP header.
+const SHORTEST_BUFFER: usize = 34;
 
 /// SYN options of a Linux client: MSS, SACK, timestamp, NOP, window scale.
 const OPTIONS: [u8; 20] = [
@@ -147,7 +149,11 @@ fn a_frame_cut_at_any_length_is_never_sent() {
             let net = scene.world.net;
             let ifindex = if from_lan { net.lan } else { net.wan };
             let end = packet_end(&frame);
-            for len in SHORTEST..end {
+            let shortest = match scene.world.program {
+                Program::Xdp => SHORTEST,
+                Program::Tc => SHORTEST_BUFFER,
+            };
+            for len in shortest..end {
                 let cut = &frame[..len];
                 // One verdict, counted once: anything else is an error.
                 let outcome = scene.world.run(ifindex, cut).expect("a run");
