@@ -9,7 +9,7 @@ use crate::datapath::adopt::Found;
 use crate::datapath::apply::{self, NextHops};
 use crate::datapath::attach::{self, Attached, attach_all};
 use crate::datapath::identity::Entry;
-use crate::datapath::load::{Loaded, Maps, XDP, load_pinned, xdp};
+use crate::datapath::load::{Loaded, Maps, TC, XDP, load_pinned, tc, xdp};
 use crate::datapath::pins::Pins;
 use crate::datapath::{log, sysctl};
 use crate::model::align::align;
@@ -65,6 +65,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// Every interface.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
     /// MAC addresses by interface index.
     pub fn macs(&self) -> BTreeMap<u32, [u8; 6]> {
         let mac = |link: &Link| (link.ifindex, link.mac);
@@ -179,15 +184,19 @@ async fn start(
     if loaded.identity.forwarding_before().is_none() {
         loaded.identity.set_forwarding_before(&before)?;
     }
-    let attached = attach_all(&mut loaded, Some(pins), &interfaces)?;
-    for one in &attached {
-        let how = if one.adopted { "taken on" } else { "attached" };
-        tracing::info!(interface = one.name, mode = one.mode, "{how}");
-    }
+    let mut attached = Vec::new();
+    attach_all(
+        &mut loaded,
+        Some(pins),
+        &network.links,
+        &interfaces,
+        &mut attached,
+    )
+    .await?;
     if matches!(model.interfaces, Interfaces::Listed(_)) {
         leave(&mut loaded, pins, &attached)?;
     }
-    pin_program(&mut loaded, pins)?;
+    pin_programs(&mut loaded, pins)?;
     let parts = Parts {
         loaded,
         attached,
@@ -220,16 +229,19 @@ fn leave(loaded: &mut Loaded, pins: &Pins, attached: &[Attached]) -> anyhow::Res
     Ok(())
 }
 
-/// Pins the program beside its links, where an operator looks for it.
-fn pin_program(loaded: &mut Loaded, pins: &Pins) -> anyhow::Result<()> {
-    let path = pins.program(XDP);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| path.display().to_string());
+/// Pins the programs beside their links, where an operator looks for them.
+fn pin_programs(loaded: &mut Loaded, pins: &Pins) -> anyhow::Result<()> {
+    for name in [XDP, TC] {
+        let path = pins.program(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+            _ => {}
         }
-        _ => {}
     }
-    Ok(xdp(&mut loaded.ebpf)?.pin(path)?)
+    xdp(&mut loaded.ebpf)?.pin(pins.program(XDP))?;
+    Ok(tc(&mut loaded.ebpf)?.pin(pins.program(TC))?)
 }
 
 /// A value for every backend, by cluster and slot.

@@ -57,7 +57,7 @@ pub struct ReloadView {
 pub struct InterfaceView {
     /// Kernel name.
     pub name: String,
-    /// `native` or `generic`.
+    /// `native`, `generic` or `tc`.
     pub mode: String,
     /// Packets by verdict label, forwarded ones.
     pub forwarded: BTreeMap<String, u64>,

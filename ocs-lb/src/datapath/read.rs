@@ -33,7 +33,7 @@ pub fn load(maps: &Maps, cluster: u16) -> Result<ClusterLoad, MapError> {
 pub fn interface(maps: &Maps, attached: &Attached) -> Result<InterfaceView, MapError> {
     let mut view = InterfaceView {
         name: attached.name.clone(),
-        mode: attached.mode.to_owned(),
+        mode: attached.mode.label().to_owned(),
         ..InterfaceView::default()
     };
     for verdict in Verdict::ALL {

@@ -109,19 +109,14 @@ impl Owner {
             sticky_for(&mut running.loaded, &running.pins, &sizes.sticky)
         })?;
         // A new interface first: packets of a new service may come in there.
-        for (link, mode) in &interfaces {
-            if running
-                .attached
-                .iter()
-                .any(|one| one.ifindex == link.ifindex)
-            {
-                continue;
-            }
-            let (loaded, attached) = (&mut running.loaded, &running.attached);
-            let one = attach::attach(loaded, Some(&running.pins), attached, link, *mode)?;
-            tracing::info!(interface = one.name, mode = one.mode, "attached");
-            running.attached.push(one);
-        }
+        attach::attach_all(
+            &mut running.loaded,
+            Some(&running.pins),
+            network.links(),
+            &interfaces,
+            &mut running.attached,
+        )
+        .await?;
         running.macs = network.macs();
         running.sources = network.sources();
         let facts = Facts {

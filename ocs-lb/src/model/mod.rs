@@ -4,6 +4,7 @@
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
 pub mod align;
+pub mod attach;
 pub mod bill;
 mod cluster_state;
 pub mod diff;
@@ -84,15 +85,17 @@ pub struct Interface {
     pub mode: AttachMode,
 }
 
-/// How an XDP program is attached.
+/// How the program is to be attached, as the file says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachMode {
-    /// Native, or generic where the driver has no XDP.
+    /// By what the interfaces can.
     Auto,
-    /// In the driver.
+    /// XDP in the driver.
     Native,
-    /// In the stack, after the socket buffer exists.
+    /// XDP in the stack, after the socket buffer exists.
     Generic,
+    /// At the ingress of traffic control.
+    Tc,
 }
 
 /// One pool of backends with everything that applies to it.
