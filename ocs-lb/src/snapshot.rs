@@ -59,6 +59,9 @@ pub struct InterfaceView {
     pub name: String,
     /// `native`, `generic` or `tc`.
     pub mode: String,
+    /// Why it is that mode.
+    #[serde(default)]
+    pub reason: String,
     /// Packets by verdict label, forwarded ones.
     pub forwarded: BTreeMap<String, u64>,
     /// Packets by reason, left to the host.

@@ -10,6 +10,7 @@ use super::hook;
 use super::owner::Owner;
 use crate::model::attach::Mode;
 use crate::neighbor::Link;
+use crate::setup;
 
 /// What is compared between two looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(super) struct Following {
     host: Option<Host>,
     /// Interfaces that served and are gone, with the index they had.
     lost: BTreeMap<String, u32>,
+    /// Whether a route changed since the ways to the backends were asked for.
+    pub(super) routes: bool,
     /// Why the running model does not hold whole, as it was last said.
     pub(super) waits: Option<String>,
 }
@@ -54,9 +57,17 @@ impl Owner {
     pub(super) async fn follow_host(&mut self) -> anyhow::Result<()> {
         let (host, links) = self.look_at_host().await?;
         let lost = self.leave_lost(&links)?;
+        let moved = self.routes_moved().await;
         let before = self.following.host.get_or_insert_with(|| host.clone());
-        if *before == host && !lost && self.following.waits.is_none() {
-            return Ok(());
+        if *before == host && !lost && !moved && self.following.waits.is_none() {
+            // An interface that is not served may be a parent, or a way out.
+            let running = &mut self.running;
+            return setup::links(
+                &links,
+                &setup::indexes(&running.attached),
+                &running.next_hops,
+                &mut running.loaded.maps,
+            );
         }
         self.attach_returned(&links).await?;
         for (old, new) in renumbered(&self.following.lost, &links) {
@@ -86,6 +97,17 @@ impl Owner {
             }
         }
         Ok(())
+    }
+
+    /// Whether the way to a backend is another than before; asked only where the
+    /// kernel told of a changed route.
+    async fn routes_moved(&mut self) -> bool {
+        if !std::mem::take(&mut self.following.routes) {
+            return false;
+        }
+        let routes = setup::routes(&self.model, &self.netlink).await;
+        // Without a route there is something to say.
+        routes.map_or(true, |routes| routes != self.running.routes)
     }
 
     async fn look_at_host(&self) -> anyhow::Result<(Host, Vec<Link>)> {

@@ -34,6 +34,7 @@ pub fn interface(maps: &Maps, attached: &Attached) -> Result<InterfaceView, MapE
     let mut view = InterfaceView {
         name: attached.name.clone(),
         mode: attached.mode.label().to_owned(),
+        reason: attached.reason.clone(),
         ..InterfaceView::default()
     };
     for verdict in Verdict::ALL {

@@ -126,10 +126,24 @@ impl Owner {
             unknown: self.unknown,
         };
         setup::fill(&model, &mut running.loaded.maps, &edits, &sizes, facts)?;
-        setup::neighbors(&self.netlink, &network, &mut running.loaded.maps).await?;
+        running.kept = setup::neighbors(
+            &self.netlink,
+            &network,
+            &running.next_hops,
+            &mut running.loaded.maps,
+        )
+        .await?;
         if matches!(model.interfaces, Interfaces::Listed(_)) {
             leave(running, &interfaces)?;
         }
+        setup::links(
+            network.links(),
+            &setup::indexes(&running.attached),
+            &running.next_hops,
+            &mut running.loaded.maps,
+        )?;
+        running.next_hops.refresh(&mut running.loaded.maps)?;
+        running.routes = network.into_routes();
         running.reach = reach;
         self.states = states;
         self.switch(model, health)

@@ -19,6 +19,7 @@ pub mod pressure;
 pub mod show;
 pub mod sizes;
 pub mod snat;
+pub mod ways;
 
 pub use cluster_state::ClusterState;
 pub use failure::{DownAction, OnBackendDown, Persist, RemovedAction};
@@ -37,6 +38,9 @@ pub struct Model {
     pub interfaces: Interfaces,
     /// Whether VIPs and SNAT addresses are added to interfaces by the controller.
     pub manage_addresses: bool,
+    /// Whether answers leave the way a connection's first packet came: to its
+    /// sender's MAC address, by its interface.
+    pub auto_last_hop: bool,
     /// Clusters; the index is the cluster's id. In the order of the file, until
     /// a reload keeps the ids of those that were there.
     pub clusters: Vec<Cluster>,

@@ -8,7 +8,7 @@ use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric};
 use rtnetlink::{Handle, NeighbourAddRequest, RouteMessageBuilder};
 
 use super::link::{Link, link};
@@ -42,6 +42,9 @@ pub struct Route {
     pub next_hop: Ipv4Addr,
     /// Our address towards it.
     pub source: Ipv4Addr,
+    /// Longest packet that the route takes, in bytes, where it says so: by
+    /// configuration, or learned from a router on the way.
+    pub mtu: Option<u32>,
 }
 
 /// A connection to rtnetlink.
@@ -219,6 +222,7 @@ struct Hop {
     ifindex: Option<u32>,
     gateway: Option<Ipv4Addr>,
     source: Option<Ipv4Addr>,
+    mtu: Option<u32>,
 }
 
 impl Hop {
@@ -229,6 +233,12 @@ impl Hop {
                 RouteAttribute::Oif(ifindex) => hop.ifindex = Some(*ifindex),
                 RouteAttribute::Gateway(RouteAddress::Inet(ip)) => hop.gateway = Some(*ip),
                 RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => hop.source = Some(*ip),
+                RouteAttribute::Metrics(metrics) => {
+                    hop.mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(bytes) => Some(*bytes).filter(|bytes| *bytes != 0),
+                        _ => None,
+                    });
+                }
                 _ => {}
             }
         }
@@ -242,5 +252,6 @@ fn route(message: &RouteMessage, destination: Ipv4Addr) -> Option<Route> {
         ifindex: hop.ifindex?,
         next_hop: hop.gateway.unwrap_or(destination),
         source: hop.source?,
+        mtu: hop.mtu,
     })
 }

@@ -32,6 +32,11 @@ async fn tables_are_for_people() {
              lync    ready         OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n",
         ),
         (
+            Show::Status,
+            "INTERFACE MODE   REASON\n\
+             eth0      native as configured\n",
+        ),
+        (
             Show::Flows,
             "CLUSTER CLIENT        VIP           SNAT           BACKEND   TO                STATE       IDLE IN  OUT\n\
              ocs     203.0.113.5:0 192.0.2.1:443 198.51.100.1:0 OCS_Node1 198.51.100.10:443 established 1.5s  1 2.0K\n",
