@@ -80,10 +80,10 @@ fn last_hop<M: Medium>(frame: &M) -> Result<u16, Verdict> {
     };
     let header = Ethernet(bytes);
     let key = LastHopKey {
-        ifindex: frame.ingress(),
         tags: vlan::current(),
+        ifindex: frame.ingress(),
         sender: header.source(),
-        pad: 0,
+        pad: [0; 3],
     };
     if let Some(id) = LAST_HOPS.get_ptr(&key) {
         // SAFETY: a value of the map, written once.

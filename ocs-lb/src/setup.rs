@@ -167,6 +167,7 @@ async fn start(
     if matches!(model.interfaces, Interfaces::Auto) {
         add_attached(&mut interfaces, &network, &pins.attached()?);
     }
+    attach::check(pins, &network.links, &interfaces, &[]).await?;
     let sizes = Sizes::of(&model);
     let level = model.log.level;
     let mut loaded = load_pinned(&sizes, level, pins).context("the datapath does not load")?;

@@ -88,19 +88,19 @@ pub struct NextHopKey<A> {
 }
 
 /// A sender by where its frames come from, for `auto_last_hop`.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct LastHopKey {
-    /// The interface they come in by.
-    pub ifindex: u32,
     /// The VLAN tags they have.
     pub tags: Tags,
+    /// The interface they come in by.
+    pub ifindex: u32,
     /// Their source address.
     pub sender: MacAddress,
     /// Zero.
-    pub pad: u16,
+    pub pad: [u16; 3],
 }
 
-const _: () = assert!(size_of::<LastHopKey>() == 20);
+const _: () = assert!(size_of::<LastHopKey>() == 24);
 const _: () = assert!(size_of::<NextHop>() == 32);
 const _: () = assert!(size_of::<LinkInfo>() == 16);

@@ -287,7 +287,7 @@ pub fn set_neighbor(
         destination: mac,
         valid: 1,
         source,
-        mtu: link.mtu,
+        mtu: next_hops.mtu(id, &link),
         ifindex: link.send_on,
         generation: before.generation,
         tags: link.tags,

@@ -229,6 +229,21 @@ pub fn forget(loaded: &mut Loaded, ifindex: u32) -> Result<(), AttachError> {
     }
 }
 
+/// Whether every interface of a list can be served beside those that are, before
+/// anything is written.
+///
+/// # Errors
+/// [`AttachError::Refused`].
+pub async fn check(
+    pins: &Pins,
+    links: &[Link],
+    wanted: &[(Link, AttachMode)],
+    attached: &[Attached],
+) -> Result<(), AttachError> {
+    plan(&survey(Some(pins), links, wanted, attached).await)?;
+    Ok(())
+}
+
 /// Attaches to the interfaces of a list where nothing is attached yet, in modes
 /// that go together with each other and with those of `attached`.
 ///

@@ -85,6 +85,13 @@ impl Owner {
         let sizes = Sizes::of(&model);
         self.fits(&sizes)?;
         let running = &mut self.running;
+        attach::check(
+            &running.pins,
+            network.links(),
+            &interfaces,
+            &running.attached,
+        )
+        .await?;
         let maps = &mut running.loaded.maps;
         let reach = setup::reach(
             &model,

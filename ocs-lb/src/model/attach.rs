@@ -308,45 +308,74 @@ fn automatic(one: &Facts) -> Choice {
     }
 }
 
-/// Native XDP is given up where what it redirects would be lost.
+/// Native XDP is given up where what it redirects would be lost, and where
+/// another interface needs traffic control: all go one way, unless the file or
+/// what forwards already says otherwise.
 fn together(all: &[Facts], choices: &mut [Choice]) -> Result<(), Refusal> {
-    let lost = |at: usize, choices: &[Choice]| -> Option<(String, String)> {
-        let one = &all[at];
-        match (&one.transmits, choices[at].mode) {
-            (Support::No(why), _) => Some((one.name.clone(), why.clone())),
-            // It takes them only while XDP is in its own driver.
-            (Support::Unknown, mode) if mode != Mode::Native => {
-                Some((one.name.clone(), format!("its mode is {mode}")))
-            }
-            _ => None,
-        }
+    if let Some(at) = choices.iter().position(|choice| choice.mode == Mode::Tc) {
+        let reason = format!("{} needs traffic control, and all go one way", all[at].name);
+        give_up_native(all, choices, &reason);
+    }
+    let Some((egress, why)) = (0..all.len()).find_map(|at| loses(&all[at], choices[at].mode))
+    else {
+        return Ok(());
     };
-    // One that leaves native XDP may be what another needed.
-    for _ in 0..=all.len() {
-        let Some((egress, why)) = (0..all.len()).find_map(|at| lost(at, choices)) else {
+    let reason = format!(
+        "packets leave by {}, which takes no frames of XDP: {why}",
+        egress.name
+    );
+    give_up_native(all, choices, &reason);
+    // Those that are left are by name, or forward already.
+    for (one, choice) in all.iter().zip(choices.iter()) {
+        if choice.mode != Mode::Native {
+            continue;
+        }
+        // What gave up native XDP just now may be what this one needed.
+        let Some((egress, why)) = all
+            .iter()
+            .zip(choices.iter())
+            .find_map(|(one, choice)| loses(one, choice.mode))
+        else {
             return Ok(());
         };
-        let mut changed = false;
-        for (one, choice) in all.iter().zip(choices.iter_mut()) {
-            if choice.mode != Mode::Native || one.has.is_some() {
-                continue;
-            }
-            if one.wanted != AttachMode::Auto {
-                return Err(Refusal(format!(
-                    "{}: mode native sends frames by XDP, and {egress} does not take them ({why}); \
-                     use `mode: tc` for both",
-                    one.name
-                )));
-            }
-            *choice = Choice {
-                mode: Mode::Tc,
-                reason: format!("packets leave by {egress}, which takes no frames of XDP: {why}"),
-            };
-            changed = true;
+        let Facts { name, .. } = one;
+        if one.has.is_none() {
+            return Err(Refusal(format!(
+                "{name}: mode native sends frames by XDP, and {} does not take them ({why}); use \
+                 `mode: tc` for both",
+                egress.name
+            )));
         }
-        if !changed {
-            return Ok(());
+        if egress.has.is_none() {
+            return Err(Refusal(format!(
+                "{}: it does not take frames that XDP sends ({why}), and {name} forwards by native \
+                 XDP already; `ocs-lb detach` and a start choose anew",
+                egress.name
+            )));
         }
     }
     Ok(())
+}
+
+/// The interface and why, where frames that XDP redirects to it would be lost.
+fn loses(one: &Facts, mode: Mode) -> Option<(&Facts, String)> {
+    match &one.transmits {
+        Support::No(why) => Some((one, why.clone())),
+        // It takes them only while XDP is in its own driver.
+        Support::Unknown if mode != Mode::Native => Some((one, format!("its mode is {mode}"))),
+        _ => None,
+    }
+}
+
+/// Those that are free to choose go to traffic control.
+fn give_up_native(all: &[Facts], choices: &mut [Choice], reason: &str) {
+    for (one, choice) in all.iter().zip(choices.iter_mut()) {
+        let free = one.has.is_none() && one.wanted == AttachMode::Auto;
+        if free && choice.mode == Mode::Native {
+            *choice = Choice {
+                mode: Mode::Tc,
+                reason: reason.to_owned(),
+            };
+        }
+    }
 }

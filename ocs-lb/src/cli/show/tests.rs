@@ -24,7 +24,7 @@ async fn printed(show: Show, json: bool, flows: u16) -> String {
 
 #[tokio::test]
 async fn tables_are_for_people() {
-    let cases: [(Show, &str); 6] = [
+    let cases: [(Show, &str); 7] = [
         (
             Show::Backends,
             "CLUSTER CLUSTER STATE BACKEND   ADDRESS       STATE READY ROLE   WEIGHT LIVE PENDING TOTAL IN OUT LAST CHECK\n\

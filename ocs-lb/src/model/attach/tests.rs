@@ -170,19 +170,38 @@ fn auto_looks_at_the_way_out() {
         [
             (
                 Mode::Tc,
-                "packets leave by eth1, which takes no frames of XDP: its mode is tc".into()
+                "eth1 needs traffic control, and all go one way".into()
             ),
             (Mode::Tc, "no native XDP: its driver has none".into()),
         ]
     );
     // A veth alone sends back by redirect as well.
     assert_eq!(mode(&[veth("eth0", no("its peer has no GRO"))]), [Mode::Tc]);
-    // One that cannot run XDP but takes its frames is no obstacle.
+    // All go one way, also where frames of XDP would arrive; by name they mix.
     let sink = Facts {
         native: no("its driver has none"),
         ..card("eth1")
     };
-    assert_eq!(mode(&[card("eth0"), sink]), [Mode::Native, Mode::Tc]);
+    assert_eq!(mode(&[card("eth0"), sink.clone()]), [Mode::Tc, Mode::Tc]);
+    let named = Facts {
+        wanted: AttachMode::Native,
+        ..card("eth0")
+    };
+    assert_eq!(mode(&[named, sink]), [Mode::Native, Mode::Tc]);
+    // Generic XDP sends anywhere, and takes nothing by itself.
+    let generic = |transmits| Facts {
+        wanted: AttachMode::Generic,
+        transmits,
+        ..card("eth0")
+    };
+    assert_eq!(
+        mode(&[generic(Support::Yes), card("eth1")]),
+        [Mode::Generic, Mode::Native]
+    );
+    assert_eq!(
+        mode(&[generic(Support::Unknown), card("eth1")]),
+        [Mode::Generic, Mode::Tc]
+    );
     // What traffic control sends goes anywhere.
     let tc = Facts {
         wanted: AttachMode::Tc,
@@ -196,7 +215,19 @@ fn auto_looks_at_the_way_out() {
         ..card("eth0")
     };
     let blind = veth("eth1", no("its peer has no GRO"));
-    assert_eq!(mode(&[has, blind]), [Mode::Native, Mode::Tc]);
+    let here = Facts {
+        has: Some(Mode::Tc),
+        ..blind.clone()
+    };
+    assert_eq!(mode(&[has.clone(), here]), [Mode::Native, Mode::Tc]);
+    // What would lose its frames does not join it.
+    assert_eq!(
+        plan(&[has, blind])
+            .expect_err("frames would be lost")
+            .to_string(),
+        "eth1: it does not take frames that XDP sends (its peer has no GRO), and eth0 forwards by \
+         native XDP already; `ocs-lb detach` and a start choose anew"
+    );
 }
 
 #[test]
