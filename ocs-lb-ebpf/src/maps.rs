@@ -8,8 +8,8 @@ use aya_ebpf::{
 use ocs_lb_common::{
     abi::{
         AddressFlags, Backend, Cluster, ClusterLoad, Correction, Event, Flow, FlowKey,
-        INTERFACE_INDEX_MASK, INTERFACE_SLOTS, Kill, KillReport, KillRequest, LinkInfo, NextHop,
-        NextHopKey, Pending, PortMap, RESTING, Recount, Service, ServiceKey, Settings, SnatKey,
+        INTERFACE_INDEX_MASK, INTERFACE_SLOTS, Kill, KillReport, KillRequest, LastHopKey, LinkInfo,
+        NextHop, NextHopKey, Pending, PortMap, RESTING, Recount, Service, ServiceKey, Settings, SnatKey,
         StickyKey, StickyValue, Tags,
     },
     address::{Address, V4},
@@ -110,6 +110,10 @@ pub static DEVICES: DevMapHash<64> = DevMapHash::new();
 /// How frames leave, by index of the interface that a route names.
 #[btf_map]
 pub static LINKS: HashMap<u32, LinkInfo, 4096> = HashMap::new();
+/// Senders that answers go back to, with `auto_last_hop`: index into
+/// [`NEXT_HOPS`].
+#[btf_map]
+pub static LAST_HOPS: HashMap<LastHopKey, u32, 4096> = HashMap::new();
 /// The VLAN tags of the packet under way, where it had any.
 #[btf_map]
 pub static TAGS: PerCpuArray<Tags, 1> = PerCpuArray::new();

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::bpf_fib_lookup as FibLookup, helpers::generated::bpf_fib_lookup};
 use ocs_lb_common::{
-    abi::{BPF_NOEXIST, FIRST_LEARNED, LinkInfo, NextHop, NextHopKey},
+    abi::{BPF_NOEXIST, FIRST_LEARNED, LastHopKey, LinkInfo, NextHop, NextHopKey},
     verdict::Verdict,
     wire::{Ethernet, MacAddress},
 };
@@ -11,7 +11,7 @@ use ocs_lb_common::{
 use crate::{
     atomic::add_u32,
     event,
-    maps::{CURSOR_NEXT_HOPS, CURSORS, Family, LINKS, NEXT_HOPS},
+    maps::{CURSOR_NEXT_HOPS, CURSORS, Family, LAST_HOPS, LINKS, NEXT_HOPS, SETTINGS},
     packet::Medium,
     vlan,
 };
@@ -30,6 +30,12 @@ const NO_NEIGHBOR: i64 = 7;
 /// Index of the next hop towards `to`, for packets from `from`.
 #[inline(always)]
 pub fn next_hop_towards<M: Medium, A: Family>(frame: &M, from: A, to: A) -> Result<u16, Verdict> {
+    if SETTINGS
+        .get(0)
+        .is_some_and(|settings| settings.auto_last_hop != 0)
+    {
+        return last_hop(frame);
+    }
     // SAFETY: plain integers; zero is what the helper wants in what is unused.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
     fib.family = A::AF;
@@ -62,6 +68,44 @@ pub fn next_hop_towards<M: Medium, A: Family>(frame: &M, from: A, to: A) -> Resu
         // SAFETY: a value of the map, written once.
         Some(id) => refresh(unsafe { *id }, hop),
         None => learn(&key, hop),
+    }
+}
+
+/// The way back to where a frame came from. The sender is believed; nobody is
+/// asked.
+#[inline(always)]
+fn last_hop<M: Medium>(frame: &M) -> Result<u16, Verdict> {
+    let Some(bytes) = frame.at::<{ Ethernet::LEN }>(0) else {
+        return Err(Verdict::Malformed);
+    };
+    let header = Ethernet(bytes);
+    let key = LastHopKey {
+        tags: vlan::current(),
+        ifindex: frame.ingress(),
+        sender: header.source(),
+        pad: [0; 3],
+    };
+    if let Some(id) = LAST_HOPS.get_ptr(&key) {
+        // SAFETY: a value of the map, written once.
+        return Ok(unsafe { *id } as u16);
+    }
+    let id = place(NextHop {
+        destination: key.sender,
+        valid: 1,
+        source: header.destination(),
+        mtu: link(key.ifindex).mtu,
+        ifindex: key.ifindex,
+        generation: 0,
+        tags: key.tags,
+    })?;
+    if LAST_HOPS.insert(&key, &id, BPF_NOEXIST).is_ok() {
+        return Ok(id as u16);
+    }
+    // Another CPU was first; this slot stays unused.
+    match LAST_HOPS.get_ptr(&key) {
+        // SAFETY: a value of the map, written once.
+        Some(id) => Ok(unsafe { *id } as u16),
+        None => Err(Verdict::NextHopTableFull),
     }
 }
 
@@ -154,6 +198,21 @@ fn refresh(id: u32, hop: NextHop) -> Result<u16, Verdict> {
 /// Gives a new neighbour a slot.
 #[inline(always)]
 fn learn<A: Family>(key: &NextHopKey<A>, hop: NextHop) -> Result<u16, Verdict> {
+    let id = place(hop)?;
+    if A::next_hop_ids().insert(key, &id, BPF_NOEXIST).is_ok() {
+        return Ok(id as u16);
+    }
+    // Another CPU was first; this slot stays unused.
+    match A::next_hop_ids().get_ptr(key) {
+        // SAFETY: a value of the map, written once.
+        Some(id) => Ok(unsafe { *id } as u16),
+        None => Err(Verdict::NextHopTableFull),
+    }
+}
+
+/// A slot of its own for a next hop.
+#[inline(always)]
+fn place(hop: NextHop) -> Result<u32, Verdict> {
     let Some(cursor) = CURSORS.get_ptr_mut(CURSOR_NEXT_HOPS) else {
         return Err(Verdict::Inconsistent);
     };
@@ -166,15 +225,7 @@ fn learn<A: Family>(key: &NextHopKey<A>, hop: NextHop) -> Result<u16, Verdict> {
     if id >= LIMIT || NEXT_HOPS.set(id, &hop, 0).is_err() {
         return Err(Verdict::NextHopTableFull);
     }
-    if A::next_hop_ids().insert(key, &id, BPF_NOEXIST).is_ok() {
-        return Ok(id as u16);
-    }
-    // Another CPU was first; this slot stays unused.
-    match A::next_hop_ids().get_ptr(key) {
-        // SAFETY: a value of the map, written once.
-        Some(id) => Ok(unsafe { *id } as u16),
-        None => Err(Verdict::NextHopTableFull),
-    }
+    Ok(id)
 }
 
 /// Asks the controller to resolve a neighbour.

@@ -9,13 +9,15 @@ use crate::datapath::adopt::Found;
 use crate::datapath::apply::{self, NextHops};
 use crate::datapath::attach::{self, Attached, attach_all};
 use crate::datapath::identity::Entry;
-use crate::datapath::load::{Loaded, Maps, XDP, load_pinned, xdp};
+use crate::datapath::load::{Loaded, Maps, TC, XDP, load_pinned, tc, xdp};
 use crate::datapath::pins::Pins;
 use crate::datapath::{log, sysctl};
 use crate::model::align::align;
+use crate::model::attach::Kind;
 use crate::model::edits::Reach;
 use crate::model::sizes::Sizes;
 use crate::model::snat::auto_range;
+use crate::model::ways::{Port, ways};
 use crate::model::{AttachMode, Cluster, ClusterState, Interfaces, LogLevel, Model, Snat, Unknown};
 use crate::neighbor::{Link, Netlink, Route};
 
@@ -38,6 +40,10 @@ pub struct Running {
     pub reach: Vec<Vec<Reach>>,
     /// The host's address towards each backend, by cluster and slot.
     pub sources: Vec<Vec<Ipv4Addr>>,
+    /// The way to each backend, by cluster and slot.
+    pub routes: Vec<Vec<Option<Route>>>,
+    /// Neighbours that the kernel keeps resolved: interface and address.
+    pub kept: BTreeSet<(u32, Ipv4Addr)>,
     /// Where it is pinned.
     pub pins: Pins,
 }
@@ -65,10 +71,20 @@ pub struct Network {
 }
 
 impl Network {
+    /// Every interface.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
     /// MAC addresses by interface index.
     pub fn macs(&self) -> BTreeMap<u32, [u8; 6]> {
         let mac = |link: &Link| (link.ifindex, link.mac);
         self.links.iter().map(mac).collect()
+    }
+
+    /// The way to each backend.
+    pub fn into_routes(self) -> Vec<Vec<Option<Route>>> {
+        self.routes
     }
 
     /// The host's address towards each backend.
@@ -119,6 +135,7 @@ struct Parts {
     next_hops: NextHops,
     reach: Vec<Vec<Reach>>,
     network: Network,
+    kept: BTreeSet<(u32, Ipv4Addr)>,
 }
 
 impl Parts {
@@ -130,6 +147,8 @@ impl Parts {
             attached: self.attached,
             next_hops: self.next_hops,
             reach: self.reach,
+            routes: self.network.routes,
+            kept: self.kept,
             pins,
         }
     }
@@ -148,6 +167,7 @@ async fn start(
     if matches!(model.interfaces, Interfaces::Auto) {
         add_attached(&mut interfaces, &network, &pins.attached()?);
     }
+    attach::check(pins, &network.links, &interfaces, &[]).await?;
     let sizes = Sizes::of(&model);
     let level = model.log.level;
     let mut loaded = load_pinned(&sizes, level, pins).context("the datapath does not load")?;
@@ -172,28 +192,39 @@ async fn start(
         .identity
         .set(&identities(&model, &healthy, &states))?;
     fill(&model, &mut loaded.maps, &edits, &sizes, facts)?;
-    neighbors(netlink, &network, &mut loaded.maps).await?;
 
+    // What forwards already, and what will in a moment.
+    let mut attaches: BTreeSet<u32> = pins.attached()?.into_iter().collect();
+    attaches.extend(interfaces.iter().map(|(link, _)| link.ifindex));
+    links(&network.links, &attaches, &next_hops, &mut loaded.maps)?;
+    let kept = neighbors(netlink, &network, &next_hops, &mut loaded.maps).await?;
     let before =
         sysctl::enable().context("net.ipv4.conf.lo.forwarding could not be switched on")?;
     if loaded.identity.forwarding_before().is_none() {
         loaded.identity.set_forwarding_before(&before)?;
     }
-    let attached = attach_all(&mut loaded, Some(pins), &interfaces)?;
-    for one in &attached {
-        let how = if one.adopted { "taken on" } else { "attached" };
-        tracing::info!(interface = one.name, mode = one.mode, "{how}");
-    }
+    let mut attached = Vec::new();
+    attach_all(
+        &mut loaded,
+        Some(pins),
+        &network.links,
+        &interfaces,
+        &mut attached,
+    )
+    .await?;
     if matches!(model.interfaces, Interfaces::Listed(_)) {
         leave(&mut loaded, pins, &attached)?;
     }
-    pin_program(&mut loaded, pins)?;
+    let attaches = indexes(&attached);
+    links(&network.links, &attaches, &next_hops, &mut loaded.maps)?;
+    pin_programs(&mut loaded, pins)?;
     let parts = Parts {
         loaded,
         attached,
         next_hops,
         reach,
         network,
+        kept,
     };
     Ok((parts, model, found))
 }
@@ -220,16 +251,19 @@ fn leave(loaded: &mut Loaded, pins: &Pins, attached: &[Attached]) -> anyhow::Res
     Ok(())
 }
 
-/// Pins the program beside its links, where an operator looks for it.
-fn pin_program(loaded: &mut Loaded, pins: &Pins) -> anyhow::Result<()> {
-    let path = pins.program(XDP);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| path.display().to_string());
+/// Pins the programs beside their links, where an operator looks for them.
+fn pin_programs(loaded: &mut Loaded, pins: &Pins) -> anyhow::Result<()> {
+    for name in [XDP, TC] {
+        let path = pins.program(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+            _ => {}
         }
-        _ => {}
     }
-    Ok(xdp(&mut loaded.ebpf)?.pin(path)?)
+    xdp(&mut loaded.ebpf)?.pin(pins.program(XDP))?;
+    Ok(tc(&mut loaded.ebpf)?.pin(pins.program(TC))?)
 }
 
 /// A value for every backend, by cluster and slot.
@@ -290,6 +324,18 @@ pub fn identities(
 /// # Errors
 /// Names the backend that has no route.
 pub async fn look(model: &Model, netlink: &Netlink) -> anyhow::Result<Network> {
+    Ok(Network {
+        links: netlink.links().await?,
+        addresses: netlink.addresses().await?,
+        routes: routes(model, netlink).await?,
+    })
+}
+
+/// The way to each backend, by cluster and slot; none for a retired one.
+///
+/// # Errors
+/// Names the backend that has no route.
+pub async fn routes(model: &Model, netlink: &Netlink) -> anyhow::Result<Vec<Vec<Option<Route>>>> {
     let mut routes = Vec::new();
     for cluster in &model.clusters {
         let mut row = Vec::new();
@@ -306,11 +352,7 @@ pub async fn look(model: &Model, netlink: &Netlink) -> anyhow::Result<Network> {
         }
         routes.push(row);
     }
-    Ok(Network {
-        links: netlink.links().await?,
-        addresses: netlink.addresses().await?,
-        routes,
-    })
+    Ok(routes)
 }
 
 fn ipv4(address: IpAddr) -> anyhow::Result<Ipv4Addr> {
@@ -361,7 +403,9 @@ pub fn interfaces(model: &Model, network: &Network) -> anyhow::Result<Vec<(Link,
     let found: Vec<_> = network
         .links
         .iter()
-        .filter(|link| indexes.contains(&link.ifindex) && link.name != "lo")
+        .filter(|link| indexes.contains(&link.ifindex))
+        // A VIP may lie there; nothing comes in.
+        .filter(|link| !matches!(link.kind, Kind::Loopback | Kind::Dummy))
         .map(|link| (link.clone(), AttachMode::Auto))
         .collect();
     if found.is_empty() {
@@ -385,6 +429,7 @@ pub fn reach(
     before: &[Vec<Reach>],
 ) -> anyhow::Result<Vec<Vec<Reach>>> {
     let ephemeral = ephemeral_ports()?;
+    next_hops.forget_mtus();
     let mut rows = Vec::new();
     for (id, (cluster, routes)) in model.clusters.iter().zip(&network.routes).enumerate() {
         let mut row = Vec::new();
@@ -395,7 +440,7 @@ pub fn reach(
                 continue;
             };
             let next_hop = next_hops
-                .slot(maps, route.ifindex, route.next_hop)?
+                .slot(maps, route.ifindex, route.next_hop, route.mtu)?
                 .context("more next hops than the datapath has slots for")?;
             let (snat, ports) = snat(cluster, route, ephemeral)?;
             row.push(Reach {
@@ -445,16 +490,17 @@ pub fn ephemeral_ports() -> anyhow::Result<(u16, u16)> {
     }
 }
 
-/// Has the kernel keep every backend's next hop and every gateway, and tells
-/// the datapath what is known already.
+/// Has the kernel keep every backend's next hop and every gateway, which it
+/// returns, and tells the datapath what is known already.
 ///
 /// # Errors
 /// netlink's or a map's.
 pub async fn neighbors(
     netlink: &Netlink,
     network: &Network,
+    next_hops: &NextHops,
     maps: &mut Maps,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<BTreeSet<(u32, Ipv4Addr)>> {
     let macs = network.macs();
     let mut wanted: BTreeSet<(u32, Ipv4Addr)> = netlink.gateways().await?.into_iter().collect();
     wanted.extend(
@@ -465,8 +511,8 @@ pub async fn neighbors(
             .flatten()
             .map(|route| (route.ifindex, route.next_hop)),
     );
-    for (ifindex, address) in wanted {
-        if let Err(error) = netlink.keep(ifindex, address).await {
+    for (ifindex, address) in &wanted {
+        if let Err(error) = netlink.keep(*ifindex, *address).await {
             // Its MAC is learned by health checks and on demand all the same.
             tracing::warn!(%address, %error, "neighbour not kept by the kernel");
         }
@@ -475,11 +521,50 @@ pub async fn neighbors(
         let source = macs.get(&neighbor.ifindex).copied().unwrap_or_default();
         apply::set_neighbor(
             maps,
+            next_hops,
             neighbor.ifindex,
             neighbor.address,
             neighbor.mac,
             source,
         )?;
+    }
+    Ok(wanted)
+}
+
+/// The interfaces that programs are attached to.
+pub fn indexes(attached: &[Attached]) -> BTreeSet<u32> {
+    attached.iter().map(|one| one.ifindex).collect()
+}
+
+/// Tells the datapath how frames leave by each interface, which hangs on where
+/// the programs are.
+///
+/// # Errors
+/// A map's.
+pub fn links(
+    links: &[Link],
+    attached: &BTreeSet<u32>,
+    next_hops: &NextHops,
+    maps: &mut Maps,
+) -> anyhow::Result<()> {
+    let port = |link: &Link| Port {
+        ifindex: link.ifindex,
+        mtu: link.mtu,
+        // A parent in another namespace has an index of another table.
+        vlan: link
+            .vlan
+            .zip(link.parent.filter(|_| link.parent_namespace.is_none()))
+            .map(|((protocol, id), parent)| (parent, protocol, id)),
+        attached: attached.contains(&link.ifindex),
+    };
+    let ports: Vec<Port> = links
+        .iter()
+        .filter(|link| link.ethernet)
+        .map(port)
+        .collect();
+    if apply::set_links(maps, &ways(&ports))? {
+        let changed = next_hops.refresh(maps)?;
+        tracing::debug!(changed, "next hops follow their interfaces");
     }
     Ok(())
 }

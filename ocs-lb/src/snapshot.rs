@@ -57,8 +57,11 @@ pub struct ReloadView {
 pub struct InterfaceView {
     /// Kernel name.
     pub name: String,
-    /// `native` or `generic`.
+    /// `native`, `generic` or `tc`.
     pub mode: String,
+    /// Why it is that mode.
+    #[serde(default)]
+    pub reason: String,
     /// Packets by verdict label, forwarded ones.
     pub forwarded: BTreeMap<String, u64>,
     /// Packets by reason, left to the host.

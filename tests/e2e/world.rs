@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use aya::maps::{MapData, loaded_maps};
+use ocs_lb_common::abi::NextHop;
 use ocs_lb_test_support::PORTS;
 use ocs_lb_test_support::balancer::Balancer;
 use ocs_lb_test_support::server::Server;
@@ -133,19 +135,37 @@ impl World {
     /// Entries of the flow table, both directions, read beside the balancer,
     /// which may be stopped.
     pub fn flow_entries(&self) -> usize {
-        use aya::maps::{HashMap, Map, MapData, loaded_maps};
+        use aya::maps::{HashMap, Map};
         use ocs_lb_common::abi::{Flow, FlowKey};
         use ocs_lb_common::address::V4;
 
-        let held = map_ids(self.balancer.process.id());
-        let map = loaded_maps()
-            .filter_map(Result::ok)
-            .find(|map| map.name_as_str() == Some("FLOWS4") && held.contains(&map.id()))
-            .expect("the balancer's flow table");
-        let data = MapData::from_id(map.id()).expect("it is there");
+        let data = self.map("FLOWS4");
         let map: HashMap<_, FlowKey<V4>, Flow<V4>> =
             Map::HashMap(data).try_into().expect("its types");
         map.keys().filter(Result::is_ok).count()
+    }
+
+    /// Next hops that are in use.
+    pub fn next_hops(&self) -> Vec<NextHop> {
+        use aya::maps::{Array, Map};
+
+        let map: Array<_, NextHop> = Map::Array(self.map("NEXT_HOPS"))
+            .try_into()
+            .expect("its types");
+        map.iter()
+            .map(|hop| hop.expect("it is there"))
+            .filter(|hop| hop.ifindex != 0)
+            .collect()
+    }
+
+    /// A map of the balancer.
+    fn map(&self, name: &str) -> MapData {
+        let held = map_ids(self.balancer.process.id());
+        let map = loaded_maps()
+            .filter_map(Result::ok)
+            .find(|map| map.name_as_str() == Some(name) && held.contains(&map.id()))
+            .expect("a map of the balancer");
+        MapData::from_id(map.id()).expect("it is there")
     }
 
     /// Resident memory of the controller, in bytes.

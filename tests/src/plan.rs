@@ -90,6 +90,7 @@ impl Default for Plan {
                 port_maps: 64,
                 half_open: 4096,
                 events: u32::MAX,
+                auto_last_hop: 0,
             },
             flows: 65_536,
         };

@@ -206,6 +206,9 @@ pub struct Settings {
     pub half_open: u32,
     /// Kinds of events that are wanted, by [`EventKind::bit`].
     pub events: u32,
+    /// 1: answers go to the MAC address that a flow's SYN came from, by the
+    /// interface it came in.
+    pub auto_last_hop: u32,
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub use cluster::{
 pub use event::{Event, EventKind, Reason, Settings};
 pub use flow::{Flow, FlowKey, REVERSE, STRIPPED};
 pub use kill::{ANY, Kill, KillReason, KillReport, KillRequest, is_client as kills_client};
-pub use next_hop::{FIRST_LEARNED, LinkInfo, NextHop, NextHopKey, Tag, Tags};
+pub use next_hop::{FIRST_LEARNED, LastHopKey, LinkInfo, NextHop, NextHopKey, Tag, Tags};
 pub use pending::{OPTIONS, Pending, TRIED};
 pub use ports::{LEAVES, PortMap, SnatKey};
 pub use service::{AddressFlags, Service, ServiceKey};
@@ -92,6 +92,7 @@ mod pod {
         Recount,
         Settings,
         LinkInfo,
+        LastHopKey,
         NextHop,
         NextHopKey<V4>,
         NextHopKey<V6>,

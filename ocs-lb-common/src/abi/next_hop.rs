@@ -33,7 +33,7 @@ pub struct NextHop {
 
 /// A VLAN tag (IEEE 802.1Q 9.3), as it lies in a frame; all zero is none.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Tag {
     /// Its EtherType: that of customers (0x8100) or of providers (0x88a8).
     pub protocol: Be16,
@@ -87,5 +87,20 @@ pub struct NextHopKey<A> {
     pub address: A,
 }
 
+/// A sender by where its frames come from, for `auto_last_hop`.
+#[repr(C, align(8))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct LastHopKey {
+    /// The VLAN tags they have.
+    pub tags: Tags,
+    /// The interface they come in by.
+    pub ifindex: u32,
+    /// Their source address.
+    pub sender: MacAddress,
+    /// Zero.
+    pub pad: [u16; 3],
+}
+
+const _: () = assert!(size_of::<LastHopKey>() == 24);
 const _: () = assert!(size_of::<NextHop>() == 32);
 const _: () = assert!(size_of::<LinkInfo>() == 16);

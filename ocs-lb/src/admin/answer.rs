@@ -13,6 +13,34 @@ pub struct Backends {
     pub clusters: Vec<ClusterView>,
 }
 
+/// The answer to `show status`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Attached interfaces.
+    pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// How an interface is served.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Kernel name.
+    pub name: String,
+    /// `native`, `generic` or `tc`.
+    pub mode: String,
+    /// Why so.
+    pub reason: String,
+}
+
+impl From<InterfaceView> for InterfaceStatus {
+    fn from(view: InterfaceView) -> Self {
+        Self {
+            name: view.name,
+            mode: view.mode,
+            reason: view.reason,
+        }
+    }
+}
+
 /// The answer to `show drops`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Drops {

@@ -11,6 +11,8 @@ use super::filter::Filter;
 /// Something that can be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Show {
+    /// Interfaces: where the program is attached, and why so.
+    Status,
     /// Clusters and their backends.
     Backends,
     /// Flows, one a line.
@@ -27,7 +29,8 @@ pub enum Show {
 
 impl Show {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::Status,
         Self::Backends,
         Self::Flows,
         Self::Sticky,
@@ -39,6 +42,7 @@ impl Show {
     /// Its name in requests and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Status => "status",
             Self::Backends => "backends",
             Self::Flows => "flows",
             Self::Sticky => "sticky",
@@ -62,7 +66,7 @@ impl Show {
                 "older_than_secs",
             ],
             Self::Sticky => &["cluster", "backend", "client"],
-            Self::Drops => &[],
+            Self::Status | Self::Drops => &[],
             Self::Snat => &["cluster", "backend", "snat"],
             Self::Events => &["cluster", "backend", "client", "vip", "snat"],
         }
@@ -93,13 +97,13 @@ pub enum RequestError {
     #[error("a request is one JSON object: {0}")]
     NotAnObject(String),
     /// No `show`, or it is not a string.
-    #[error("a request has \"show\": one of backends, flows, sticky, drops, snat, events")]
+    #[error("a request has \"show\": one of status, backends, flows, sticky, drops, snat, events")]
     NoShow,
     /// A `change` that there is not.
     #[error("{0}")]
     Change(String),
     /// A `show` of something else.
-    #[error("cannot show `{0}`; it is one of backends, flows, sticky, drops, snat, events")]
+    #[error("cannot show `{0}`; it is one of status, backends, flows, sticky, drops, snat, events")]
     UnknownShow(String),
     /// A key or value that no filter has.
     #[error("{0}")]

@@ -14,7 +14,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::answer::{Backends, Cleared, ClusterSet, Drops, Events, Failure, Reloaded, Snat};
+use super::answer::{
+    Backends, Cleared, ClusterSet, Drops, Events, Failure, Reloaded, Snat, Status,
+};
 use super::change::{Change, Clear, Reset};
 use super::request::{Asked, Request, Show};
 use super::socket::Socket;
@@ -124,13 +126,20 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
                     return self.line(&Events { events }).await;
                 }
             },
-            Show::Backends | Show::Drops | Show::Snat => within(source.snapshot()).await,
+            Show::Status | Show::Backends | Show::Drops | Show::Snat => {
+                within(source.snapshot()).await
+            }
         };
         let mut snapshot = match answered {
             Err(reason) => return self.fail(&reason).await,
             Ok(snapshot) => snapshot,
         };
         match request.show {
+            Show::Status => {
+                let interfaces = snapshot.interfaces.into_iter();
+                let interfaces = interfaces.map(Into::into).collect();
+                self.line(&Status { interfaces }).await
+            }
             Show::Drops => {
                 let interfaces = snapshot.interfaces;
                 self.line(&Drops { interfaces }).await

@@ -240,6 +240,7 @@ impl ValueEnum for Show {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let help = match self {
+            Self::Status => "Interfaces: how they are attached, and why",
             Self::Backends => "Clusters and their backends",
             Self::Flows => "Flows, one a line",
             Self::Sticky => "Sticky clients and their backends",

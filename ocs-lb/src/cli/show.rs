@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::table::{Column, Pager, bytes, number, seconds, text};
 use super::{EXIT_DONE, EXIT_FAILED, ShowCommand};
 use crate::admin::Show;
-use crate::admin::answer::{Backends, Drops, Events, Snat};
+use crate::admin::answer::{Backends, Drops, Events, InterfaceStatus, Snat, Status};
 use crate::admin::client::{self, Answer, ClientError};
 use crate::snapshot::{ClusterView, EventView, FlowView, InterfaceView, SnatView, StickyView};
 
@@ -48,6 +48,10 @@ fn print(command: &ShowCommand, out: &mut impl Write) -> Result<(), ShowError> {
         (_, true) => Ok(writeln!(out, "{}", answer.only()?)?),
         (Show::Flows, false) => rows(answer, out, FLOWS, flow),
         (Show::Sticky, false) => rows(answer, out, STICKY, sticky),
+        (Show::Status, false) => {
+            let Status { interfaces } = object(&mut answer)?;
+            Ok(status(&interfaces, out)?)
+        }
         (Show::Backends, false) => {
             let Backends { clusters } = object(&mut answer)?;
             Ok(backends(&clusters, out)?)
@@ -207,6 +211,16 @@ const DROPS: &[Column] = &[
     text("REASON"),
     number("PACKETS"),
 ];
+
+const STATUS: &[Column] = &[text("INTERFACE"), text("MODE"), text("REASON")];
+
+fn status(interfaces: &[InterfaceStatus], out: &mut impl Write) -> io::Result<()> {
+    let mut table = Pager::new(out, STATUS);
+    for one in interfaces {
+        table.row(vec![one.name.clone(), one.mode.clone(), one.reason.clone()])?;
+    }
+    table.finish()
+}
 
 fn drops(interfaces: &[InterfaceView], out: &mut impl Write) -> io::Result<()> {
     let mut table = Pager::new(out, DROPS);

@@ -55,8 +55,9 @@ fn interface(node: &Node, report: &mut Report<'_>) -> Option<Interface> {
         ("auto", AttachMode::Auto),
         ("native", AttachMode::Native),
         ("generic", AttachMode::Generic),
+        ("tc", AttachMode::Tc),
     ];
-    let mode = fields.value("mode", report, |n, r| word(n, r, &modes, &["tc"]));
+    let mode = fields.value("mode", report, |n, r| word(n, r, &modes, &[]));
     let name = fields.required("name", "an interface name", report, interface_name);
     Some(Interface {
         name: name?,

@@ -38,10 +38,11 @@ pub const DEFAULT: &str = include_str!("default.yaml");
 /// Longest file that is read, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "version",
     "interfaces",
     "manage_addresses",
+    "auto_last_hop",
     "defaults",
     "clusters",
     "tables",
@@ -132,6 +133,7 @@ fn decode(root: &Node, report: &mut Report<'_>) -> Option<Model> {
     fields.required("version", "1", report, |n, r| {
         value::word(n, r, &[("1", ())], &[])
     });
+    let auto_last_hop = fields.value("auto_last_hop", report, value::boolean);
     if let Some(node) = fields.get("manage_addresses") {
         gate::only_boolean(node, report, false);
     }
@@ -147,6 +149,7 @@ fn decode(root: &Node, report: &mut Report<'_>) -> Option<Model> {
     let mut model = Model {
         interfaces: interfaces.unwrap_or(Interfaces::Auto),
         manage_addresses: false,
+        auto_last_hop: auto_last_hop.unwrap_or(false),
         clusters: clusters.into_iter().map(|c| c.cluster).collect(),
         tables,
         unknown_resets: host::resets(fields.get("resets"), report),

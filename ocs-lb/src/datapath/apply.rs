@@ -1,6 +1,6 @@
 //! Edits to maps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use aya::maps::MapError;
@@ -9,6 +9,7 @@ use ocs_lb_common::address::V4;
 
 use super::load::Maps;
 use crate::model::edits::MapEdit;
+use crate::model::ways;
 
 /// A write that a map refused.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,7 @@ fn error(map: &'static str) -> impl Fn(MapError) -> ApplyError {
         hint: match map {
             "SERVICES4" | "ADDRESSES4" => "; too many VIPs and ports for its size",
             "NEXT_HOP_IDS4" => "; too many neighbours for its size",
+            "LINKS" => "; too many interfaces for its size",
             _ => "",
         },
     }
@@ -123,6 +125,8 @@ pub fn set_settings(maps: &mut Maps, settings: Settings) -> Result<(), ApplyErro
 #[derive(Debug, Default)]
 pub struct NextHops {
     used: u32,
+    /// What routes say of the longest packet, by slot.
+    mtus: BTreeMap<u32, u16>,
 }
 
 impl NextHops {
@@ -138,7 +142,10 @@ impl NextHops {
                 used = used.max(id);
             }
         }
-        Ok(Self { used })
+        Ok(Self {
+            used,
+            mtus: BTreeMap::new(),
+        })
     }
 
     /// The slot of a neighbour; a new one is not valid until its MAC is known.
@@ -151,12 +158,14 @@ impl NextHops {
         maps: &mut Maps,
         ifindex: u32,
         address: Ipv4Addr,
+        mtu: Option<u32>,
     ) -> Result<Option<u16>, ApplyError> {
         let key = NextHopKey {
             ifindex,
             address: V4(address.octets()),
         };
         if let Some(id) = known(maps, &key)? {
+            self.narrow(id, mtu);
             return Ok(Some(id as u16));
         }
         // Slot 0 means "none".
@@ -173,7 +182,67 @@ impl NextHops {
             .insert(key, id, 0)
             .map_err(error("NEXT_HOP_IDS4"))?;
         self.used = id;
+        self.narrow(id, mtu);
         Ok(Some(id as u16))
+    }
+
+    /// Forgets what routes said, before they are asked again.
+    pub fn forget_mtus(&mut self) {
+        self.mtus.clear();
+    }
+
+    /// A neighbour may be the way to several destinations: the shortest counts.
+    fn narrow(&mut self, id: u32, mtu: Option<u32>) {
+        if let Some(mtu) = mtu.map(ways::mtu) {
+            let known = self.mtus.entry(id).or_insert(mtu);
+            *known = mtu.min(*known);
+        }
+    }
+
+    /// The longest packet towards a neighbour.
+    fn mtu(&self, id: u32, link: &LinkInfo) -> u16 {
+        let route = self.mtus.get(&id).copied().unwrap_or(u16::MAX);
+        match link.mtu {
+            0 if route == u16::MAX => 0,
+            0 => route,
+            mtu => route.min(mtu),
+        }
+    }
+
+    /// Tells every known next hop what its interface is like now. How many
+    /// changed.
+    ///
+    /// # Errors
+    /// A map's.
+    pub fn refresh(&self, maps: &mut Maps) -> Result<usize, ApplyError> {
+        let entries: Vec<(NextHopKey<V4>, u32)> = maps
+            .next_hop_ids
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(error("NEXT_HOP_IDS4"))?;
+        let mut changed = 0;
+        for (key, id) in entries {
+            let link = link(maps, key.ifindex)?;
+            let before = maps.next_hops.get(&id, 0).map_err(error("NEXT_HOPS"))?;
+            let after = NextHop {
+                mtu: self.mtu(id, &link),
+                ifindex: link.send_on,
+                tags: link.tags,
+                ..before
+            };
+            if before != after {
+                let generation = before.generation.wrapping_add(1);
+                let after = NextHop {
+                    generation,
+                    ..after
+                };
+                maps.next_hops
+                    .set(id, after, 0)
+                    .map_err(error("NEXT_HOPS"))?;
+                changed += 1;
+            }
+        }
+        Ok(changed)
     }
 }
 
@@ -199,6 +268,7 @@ fn link(maps: &Maps, ifindex: u32) -> Result<LinkInfo, ApplyError> {
 /// A map's.
 pub fn set_neighbor(
     maps: &mut Maps,
+    next_hops: &NextHops,
     ifindex: u32,
     address: Ipv4Addr,
     mac: [u8; 6],
@@ -217,7 +287,7 @@ pub fn set_neighbor(
         destination: mac,
         valid: 1,
         source,
-        mtu: link.mtu,
+        mtu: next_hops.mtu(id, &link),
         ifindex: link.send_on,
         generation: before.generation,
         tags: link.tags,
@@ -233,6 +303,30 @@ pub fn set_neighbor(
         .set(id, after, 0)
         .map_err(error("NEXT_HOPS"))?;
     Ok(true)
+}
+
+/// Makes the datapath send by every interface as these say; whether anything
+/// changed.
+///
+/// # Errors
+/// A map's; more interfaces than it has room for.
+pub fn set_links(maps: &mut Maps, ways: &BTreeMap<u32, LinkInfo>) -> Result<bool, ApplyError> {
+    let links = error("LINKS");
+    let known: BTreeMap<u32, LinkInfo> = maps
+        .links
+        .iter()
+        .collect::<Result<_, _>>()
+        .map_err(&links)?;
+    // First what is gone: it makes room.
+    for ifindex in known.keys().filter(|ifindex| !ways.contains_key(ifindex)) {
+        maps.links.remove(ifindex).map_err(&links)?;
+    }
+    for (ifindex, way) in ways {
+        if known.get(ifindex) != Some(way) {
+            maps.links.insert(ifindex, way, 0).map_err(&links)?;
+        }
+    }
+    Ok(known != *ways)
 }
 
 /// Moves the next hops of an interface that came back with another index;
@@ -265,6 +359,18 @@ pub fn renumber(maps: &mut Maps, old: u32, new: u32) -> Result<usize, ApplyError
         moved += 1;
     }
     Ok(moved)
+}
+
+/// Whether flows go to a neighbour, or went.
+///
+/// # Errors
+/// A map's.
+pub fn is_next_hop(maps: &Maps, ifindex: u32, address: Ipv4Addr) -> Result<bool, ApplyError> {
+    let key = NextHopKey {
+        ifindex,
+        address: V4(address.octets()),
+    };
+    Ok(known(maps, &key)?.is_some())
 }
 
 fn known(maps: &Maps, key: &NextHopKey<V4>) -> Result<Option<u32>, ApplyError> {

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use aya::programs::XdpMode;
 use aya::programs::links::FdLink;
-use aya::programs::xdp::XdpLink;
 use ocs_lb_common::abi::{INTERFACE_INDEX_MASK, INTERFACE_NO_TX, INTERFACE_SLOTS};
 
-use super::load::{LoadError, Loaded, xdp};
+use super::hook;
+use super::load::{LoadError, Loaded};
 use super::pins::{PinError, Pins};
+use super::survey::survey;
 use crate::model::AttachMode;
+use crate::model::attach::{Choice, Kind, Mode, Refusal, Support, plan};
 use crate::neighbor::Link;
 
 /// Why the program could not be attached.
@@ -19,15 +20,24 @@ pub enum AttachError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The kernel refused.
-    #[error(
-        "{interface}: {source}; another XDP program may be attached (`ip link show dev {interface}`)"
-    )]
+    #[error("{interface}: {source}{hint}")]
     Program {
         /// The interface.
         interface: String,
         /// Why.
         source: Box<aya::programs::ProgramError>,
+        /// What may be in the way.
+        hint: String,
     },
+    /// The interfaces do not allow it.
+    #[error("interfaces: {0}")]
+    Refused(#[from] Refusal),
+    /// No tcx.
+    #[error(
+        "{0}: mode tc needs Linux 6.6 or later: an older kernel's traffic control has no links \
+         that outlive the controller; use `mode: generic`"
+    )]
+    NoTcx(String),
     /// A map refused the interface.
     #[error("{interface}: {source}")]
     Map {
@@ -72,8 +82,10 @@ pub struct Attached {
     pub name: String,
     /// Interface index.
     pub ifindex: u32,
-    /// `native` or `generic`.
-    pub mode: &'static str,
+    /// Where its packets meet the program.
+    pub mode: Mode,
+    /// Why so.
+    pub reason: String,
     /// Slot of its counters.
     pub slot: u32,
     /// Whether it forwarded before this process came.
@@ -86,12 +98,12 @@ pub struct Attached {
 ///
 /// # Errors
 /// [`AttachError`]; the interface is as before then.
-pub fn attach(
+fn attach(
     loaded: &mut Loaded,
     pins: Option<&Pins>,
     attached: &[Attached],
     target: &Link,
-    mode: AttachMode,
+    choice: &Choice,
 ) -> Result<Attached, AttachError> {
     let (name, ifindex) = (target.name.as_str(), target.ifindex);
     let interface = || name.to_owned();
@@ -109,14 +121,15 @@ pub fn attach(
     let slot = slot(loaded, index)
         .map_err(map)?
         .ok_or_else(|| AttachError::TooMany(interface()))?;
+    let no_tx = if target.kind == Kind::Veth {
+        INTERFACE_NO_TX
+    } else {
+        0
+    };
     loaded
         .maps
         .interfaces
-        .set(
-            index,
-            (slot + 1) | if target.veth { INTERFACE_NO_TX } else { 0 },
-            0,
-        )
+        .set(index, (slot + 1) | no_tx, 0)
         .map_err(map)?;
     loaded
         .maps
@@ -127,21 +140,22 @@ pub fn attach(
             source,
         })?;
     let taken = match pins.and_then(|pins| pins.take_link(ifindex)) {
-        Some(link) => take_on(loaded, target, link, mode)?,
+        Some(link) => hook::take_on(loaded, target, link)?,
         None => None,
     };
     let adopted = taken.is_some();
     let (link, mode) = match taken {
         Some(taken) => taken,
         None => {
-            let (link, mode) = link(loaded, name, ifindex, mode)?;
-            (pin(pins, target, link)?, mode)
+            let link = hook::create(loaded, target, choice.mode)?;
+            (pin(pins, target, link)?, choice.mode)
         }
     };
     Ok(Attached {
         name: interface(),
         ifindex,
         mode,
+        reason: choice.reason.clone(),
         slot,
         adopted,
         _link: link,
@@ -164,44 +178,6 @@ fn slot(loaded: &Loaded, index: u32) -> Result<Option<u32>, aya::maps::MapError>
         .flatten()
         .collect();
     Ok((0..INTERFACE_SLOTS - 1).find(|slot| !taken.contains(slot)))
-}
-
-/// Replaces the program of a link that forwards already. Nothing where the
-/// link turns out to have lost its interface.
-fn take_on(
-    loaded: &mut Loaded,
-    target: &Link,
-    link: FdLink,
-    mode: AttachMode,
-) -> Result<Option<(FdLink, &'static str)>, AttachError> {
-    let no_link = |_| AttachError::NoLink(target.name.clone());
-    let program = xdp(&mut loaded.ebpf)?;
-    let link = XdpLink::try_from(link).map_err(no_link)?;
-    let id = match program.attach_to_link(link) {
-        Ok(id) => id,
-        Err(error) => {
-            tracing::warn!(interface = target.name, %error, "its link is gone; attaching anew");
-            return Ok(None);
-        }
-    };
-    let link = program
-        .take_link(id)
-        .map_err(|source| refused(&target.name, source))?;
-    let has = target.xdp.unwrap_or("native");
-    let wanted = match mode {
-        AttachMode::Auto => has,
-        AttachMode::Native => "native",
-        AttachMode::Generic => "generic",
-    };
-    if wanted != has {
-        tracing::warn!(
-            interface = target.name,
-            has,
-            wanted,
-            "the mode of a link cannot change while it forwards; `ocs-lb detach` and start for that"
-        );
-    }
-    Ok(Some((FdLink::try_from(link).map_err(no_link)?, has)))
 }
 
 /// Pins a new link, so that it outlives this process.
@@ -253,106 +229,92 @@ pub fn forget(loaded: &mut Loaded, ifindex: u32) -> Result<(), AttachError> {
     }
 }
 
-/// Attaches to every interface. Native and generic do not mix where the mode
-/// is `auto`: a packet that native XDP redirects needs a driver that takes it.
+/// Whether every interface of a list can be served beside those that are, before
+/// anything is written.
+///
+/// # Errors
+/// [`AttachError::Refused`].
+pub async fn check(
+    pins: &Pins,
+    links: &[Link],
+    wanted: &[(Link, AttachMode)],
+    attached: &[Attached],
+) -> Result<(), AttachError> {
+    plan(&survey(Some(pins), links, wanted, attached).await)?;
+    Ok(())
+}
+
+/// Attaches to the interfaces of a list where nothing is attached yet, in modes
+/// that go together with each other and with those of `attached`.
 ///
 /// # Errors
 /// [`AttachError`]; what was not attached before is not attached then.
-pub fn attach_all(
+pub async fn attach_all(
     loaded: &mut Loaded,
     pins: Option<&Pins>,
-    interfaces: &[(Link, AttachMode)],
-) -> Result<Vec<Attached>, AttachError> {
-    let mut attached = Vec::new();
-    if let Err(error) = attach_each(loaded, pins, interfaces, &mut attached) {
-        give_up(loaded, pins, attached);
-        return Err(error);
-    }
-    let mixed = attached.iter().any(|one| one.mode != attached[0].mode);
-    let automatic = |(_, mode): &(Link, AttachMode)| *mode == AttachMode::Auto;
-    if !mixed || !interfaces.iter().any(automatic) {
-        return Ok(attached);
-    }
-    give_up(loaded, pins, attached);
-    tracing::warn!("not every interface has native XDP; all are attached in generic mode");
-    let generic: Vec<_> = interfaces
-        .iter()
-        .map(|(link, mode)| match mode {
-            AttachMode::Auto => (link.clone(), AttachMode::Generic),
-            mode => (link.clone(), *mode),
-        })
-        .collect();
-    let mut attached = Vec::new();
-    match attach_each(loaded, pins, &generic, &mut attached) {
-        Ok(()) => Ok(attached),
-        Err(error) => {
-            give_up(loaded, pins, attached);
-            Err(error)
+    links: &[Link],
+    wanted: &[(Link, AttachMode)],
+    attached: &mut Vec<Attached>,
+) -> Result<(), AttachError> {
+    let before = attached.len();
+    let mut facts = survey(pins, links, wanted, attached).await;
+    loop {
+        let choices = plan(&facts)?;
+        let Err((at, error)) = attach_each(loaded, pins, wanted, &choices, attached) else {
+            log(loaded, &attached[before..]);
+            return Ok(());
+        };
+        give_up(loaded, pins, attached, before);
+        // A driver may promise more than it can do now (queues, memory).
+        let one = &mut facts[at];
+        let automatic = one.wanted == AttachMode::Auto && choices[at].mode == Mode::Native;
+        if !automatic || one.native.is_no() {
+            return Err(error);
         }
+        one.native = Support::No(error.to_string());
     }
 }
 
 fn attach_each(
     loaded: &mut Loaded,
     pins: Option<&Pins>,
-    interfaces: &[(Link, AttachMode)],
+    wanted: &[(Link, AttachMode)],
+    choices: &[Choice],
     attached: &mut Vec<Attached>,
-) -> Result<(), AttachError> {
-    for (link, mode) in interfaces {
-        let one = attach(loaded, pins, attached, link, *mode)?;
+) -> Result<(), (usize, AttachError)> {
+    for (at, ((link, _), choice)) in wanted.iter().zip(choices).enumerate() {
+        if attached.iter().any(|one| one.ifindex == link.ifindex) {
+            continue;
+        }
+        let one = attach(loaded, pins, attached, link, choice).map_err(|error| (at, error))?;
         attached.push(one);
     }
     Ok(())
 }
 
+/// Says where it was attached, how and why, and who else is there.
+fn log(loaded: &mut Loaded, attached: &[Attached]) {
+    for one in attached {
+        let how = if one.adopted { "taken on" } else { "attached" };
+        tracing::info!(interface = one.name, mode = %one.mode, reason = one.reason, "{how}");
+        for other in hook::others_at_tc(loaded, &one.name) {
+            tracing::info!(
+                interface = one.name,
+                other,
+                "another program sees what is not served"
+            );
+        }
+    }
+}
+
 /// Detaches what this process attached; what forwarded before goes on.
-fn give_up(loaded: &mut Loaded, pins: Option<&Pins>, attached: Vec<Attached>) {
-    for one in attached.into_iter().filter(|one| !one.adopted) {
+fn give_up(loaded: &mut Loaded, pins: Option<&Pins>, attached: &mut Vec<Attached>, before: usize) {
+    for one in attached.split_off(before) {
+        if one.adopted {
+            continue;
+        }
         if let Err(error) = detach(loaded, pins, one) {
             tracing::warn!(%error, "not detached");
         }
-    }
-}
-
-fn link(
-    loaded: &mut Loaded,
-    name: &str,
-    ifindex: u32,
-    mode: AttachMode,
-) -> Result<(FdLink, &'static str), AttachError> {
-    let program = xdp(&mut loaded.ebpf)?;
-    let tries: &[(XdpMode, &str)] = match mode {
-        AttachMode::Auto => &[(XdpMode::Driver, "native"), (XdpMode::Skb, "generic")],
-        AttachMode::Native => &[(XdpMode::Driver, "native")],
-        AttachMode::Generic => &[(XdpMode::Skb, "generic")],
-    };
-    let mut last = None;
-    for (flags, label) in tries {
-        match program.attach_to_if_index(ifindex, *flags) {
-            Ok(id) => {
-                let link = program
-                    .take_link(id)
-                    .map_err(|source| refused(name, source))?;
-                // aya falls back to a netlink link in silence; that one cannot
-                // be pinned or replaced atomically.
-                let link =
-                    FdLink::try_from(link).map_err(|_| AttachError::NoLink(name.to_owned()))?;
-                return Ok((link, label));
-            }
-            Err(error) => {
-                if mode == AttachMode::Auto && *flags == XdpMode::Driver {
-                    tracing::warn!(interface = name, %error, "no native XDP; trying generic");
-                }
-                last = Some(refused(name, error));
-            }
-        }
-    }
-    Err(last.unwrap_or_else(|| AttachError::NoLink(name.to_owned())))
-}
-
-fn refused(name: &str, source: aya::programs::ProgramError) -> AttachError {
-    AttachError::Program {
-        interface: name.to_owned(),
-        source: Box::new(source),
     }
 }

@@ -6,8 +6,11 @@ use std::net::Ipv4Addr;
 
 use super::apply;
 use super::attach::{self, Attached};
+use super::hook;
 use super::owner::Owner;
+use crate::model::attach::Mode;
 use crate::neighbor::Link;
+use crate::setup;
 
 /// What is compared between two looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub(super) struct Following {
     host: Option<Host>,
     /// Interfaces that served and are gone, with the index they had.
     lost: BTreeMap<String, u32>,
+    /// Whether a route changed since the ways to the backends were asked for.
+    pub(super) routes: bool,
     /// Why the running model does not hold whole, as it was last said.
     pub(super) waits: Option<String>,
 }
@@ -52,11 +57,19 @@ impl Owner {
     pub(super) async fn follow_host(&mut self) -> anyhow::Result<()> {
         let (host, links) = self.look_at_host().await?;
         let lost = self.leave_lost(&links)?;
+        let moved = self.routes_moved().await;
         let before = self.following.host.get_or_insert_with(|| host.clone());
-        if *before == host && !lost && self.following.waits.is_none() {
-            return Ok(());
+        if *before == host && !lost && !moved && self.following.waits.is_none() {
+            // An interface that is not served may be a parent, or a way out.
+            let running = &mut self.running;
+            return setup::links(
+                &links,
+                &setup::indexes(&running.attached),
+                &running.next_hops,
+                &mut running.loaded.maps,
+            );
         }
-        self.attach_returned(&links)?;
+        self.attach_returned(&links).await?;
         for (old, new) in renumbered(&self.following.lost, &links) {
             let moved = apply::renumber(&mut self.running.loaded.maps, old, new)?;
             tracing::info!(
@@ -86,6 +99,17 @@ impl Owner {
         Ok(())
     }
 
+    /// Whether the way to a backend is another than before; asked only where the
+    /// kernel told of a changed route.
+    async fn routes_moved(&mut self) -> bool {
+        if !std::mem::take(&mut self.following.routes) {
+            return false;
+        }
+        let routes = setup::routes(&self.model, &self.netlink).await;
+        // Without a route there is something to say.
+        routes.map_or(true, |routes| routes != self.running.routes)
+    }
+
     async fn look_at_host(&self) -> anyhow::Result<(Host, Vec<Link>)> {
         let links = self.netlink.links().await?;
         let addresses = self.netlink.addresses().await?;
@@ -98,21 +122,27 @@ impl Owner {
 
     /// Attaches to interfaces that are back, before an address or a route is
     /// there: the host's own stack would answer flows of ours with a RST.
-    fn attach_returned(&mut self, links: &[Link]) -> anyhow::Result<()> {
-        for name in self.following.lost.keys() {
-            let Some(link) = links.iter().find(|link| link.name == *name) else {
-                continue;
-            };
-            let running = &mut self.running;
-            let one = attach::attach(
-                &mut running.loaded,
-                Some(&running.pins),
-                &running.attached,
-                link,
-                self.model.mode_of(name),
-            )?;
-            tracing::info!(interface = one.name, mode = one.mode, "attached again");
-            running.attached.push(one);
+    async fn attach_returned(&mut self, links: &[Link]) -> anyhow::Result<()> {
+        let back: Vec<_> = links
+            .iter()
+            .filter(|link| self.following.lost.contains_key(&link.name))
+            .map(|link| (link.clone(), self.model.mode_of(&link.name)))
+            .collect();
+        if back.is_empty() {
+            return Ok(());
+        }
+        let running = &mut self.running;
+        let before = running.attached.len();
+        attach::attach_all(
+            &mut running.loaded,
+            Some(&running.pins),
+            links,
+            &back,
+            &mut running.attached,
+        )
+        .await?;
+        for one in &running.attached[before..] {
+            tracing::info!(interface = one.name, "attached again");
         }
         Ok(())
     }
@@ -121,9 +151,13 @@ impl Owner {
     /// there were any.
     fn leave_lost(&mut self, links: &[Link]) -> anyhow::Result<bool> {
         let running = &mut self.running;
+        let loaded = &mut running.loaded;
         let forwards = |one: &Attached| {
-            let mut links = links.iter();
-            links.any(|link| link.ifindex == one.ifindex && link.xdp.is_some())
+            let link = links.iter().find(|link| link.ifindex == one.ifindex);
+            link.is_some_and(|link| match one.mode {
+                Mode::Native | Mode::Generic => link.xdp.is_some(),
+                Mode::Tc => hook::has_tc(loaded, &link.name),
+            })
         };
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut running.attached)
             .into_iter()
@@ -162,22 +196,25 @@ mod tests {
             ifindex,
             name: name.into(),
             mac: [2, 0, 0, 0, 0, 1],
-            veth: false,
             up: true,
             xdp,
+            ..Link::default()
         };
         let names = BTreeSet::from(["eth0".to_owned()]);
         let address = Ipv4Addr::new(192, 0, 2, 1);
         let of = |links: &[Link], addresses: &[(u32, Ipv4Addr)]| Host::of(links, addresses, &names);
-        let usual = of(&[link("eth0", 2, Some("native"))], &[(2, address)]);
+        let usual = of(&[link("eth0", 2, Some(Mode::Native))], &[(2, address)]);
         let other = link("docker0", 9, None);
-        let with_another = [link("eth0", 2, Some("native")), other];
+        let with_another = [link("eth0", 2, Some(Mode::Native)), other];
         assert_eq!(usual, of(&with_another, &[(2, address)]));
         for (links, addresses) in [
             (vec![], vec![(2, address)]),
-            (vec![link("eth0", 3, Some("native"))], vec![(2, address)]),
+            (
+                vec![link("eth0", 3, Some(Mode::Native))],
+                vec![(2, address)],
+            ),
             (vec![link("eth0", 2, None)], vec![(2, address)]),
-            (vec![link("eth0", 2, Some("native"))], vec![]),
+            (vec![link("eth0", 2, Some(Mode::Native))], vec![]),
         ] {
             assert_ne!(usual, of(&links, &addresses));
         }

@@ -292,6 +292,10 @@ impl Owner {
             Message::Health(fact) => self.health(&fact)?,
             Message::Network(Change::Neighbor(neighbor)) => self.neighbor(&neighbor)?,
             Message::Network(Change::Host) => self.follow_host().await?,
+            Message::Network(Change::Routes) => self.following.routes = true,
+            Message::Network(Change::Gone(ifindex, address)) => {
+                self.restore(ifindex, address).await?;
+            }
             Message::TakenOver => {
                 self.unknown = None;
                 for id in 0..self.model.clusters.len() {
@@ -416,6 +420,7 @@ impl Owner {
             .unwrap_or_default();
         let changed = apply::set_neighbor(
             &mut self.running.loaded.maps,
+            &self.running.next_hops,
             neighbor.ifindex,
             neighbor.address,
             neighbor.mac,
@@ -423,6 +428,17 @@ impl Owner {
         )?;
         if changed {
             tracing::debug!(address = %neighbor.address, "next hop updated");
+        }
+        Ok(())
+    }
+
+    /// Has the kernel find a neighbour again whose entry someone deleted.
+    async fn restore(&self, ifindex: u32, address: Ipv4Addr) -> anyhow::Result<()> {
+        if self.running.kept.contains(&(ifindex, address)) {
+            return Ok(self.netlink.keep(ifindex, address).await?);
+        }
+        if apply::is_next_hop(&self.running.loaded.maps, ifindex, address)? {
+            self.resolve(ifindex, address).await;
         }
         Ok(())
     }

@@ -33,7 +33,8 @@ pub fn load(maps: &Maps, cluster: u16) -> Result<ClusterLoad, MapError> {
 pub fn interface(maps: &Maps, attached: &Attached) -> Result<InterfaceView, MapError> {
     let mut view = InterfaceView {
         name: attached.name.clone(),
-        mode: attached.mode.to_owned(),
+        mode: attached.mode.label().to_owned(),
+        reason: attached.reason.clone(),
         ..InterfaceView::default()
     };
     for verdict in Verdict::ALL {

@@ -85,6 +85,13 @@ impl Owner {
         let sizes = Sizes::of(&model);
         self.fits(&sizes)?;
         let running = &mut self.running;
+        attach::check(
+            &running.pins,
+            network.links(),
+            &interfaces,
+            &running.attached,
+        )
+        .await?;
         let maps = &mut running.loaded.maps;
         let reach = setup::reach(
             &model,
@@ -109,19 +116,14 @@ impl Owner {
             sticky_for(&mut running.loaded, &running.pins, &sizes.sticky)
         })?;
         // A new interface first: packets of a new service may come in there.
-        for (link, mode) in &interfaces {
-            if running
-                .attached
-                .iter()
-                .any(|one| one.ifindex == link.ifindex)
-            {
-                continue;
-            }
-            let (loaded, attached) = (&mut running.loaded, &running.attached);
-            let one = attach::attach(loaded, Some(&running.pins), attached, link, *mode)?;
-            tracing::info!(interface = one.name, mode = one.mode, "attached");
-            running.attached.push(one);
-        }
+        attach::attach_all(
+            &mut running.loaded,
+            Some(&running.pins),
+            network.links(),
+            &interfaces,
+            &mut running.attached,
+        )
+        .await?;
         running.macs = network.macs();
         running.sources = network.sources();
         let facts = Facts {
@@ -131,10 +133,24 @@ impl Owner {
             unknown: self.unknown,
         };
         setup::fill(&model, &mut running.loaded.maps, &edits, &sizes, facts)?;
-        setup::neighbors(&self.netlink, &network, &mut running.loaded.maps).await?;
+        running.kept = setup::neighbors(
+            &self.netlink,
+            &network,
+            &running.next_hops,
+            &mut running.loaded.maps,
+        )
+        .await?;
         if matches!(model.interfaces, Interfaces::Listed(_)) {
             leave(running, &interfaces)?;
         }
+        setup::links(
+            network.links(),
+            &setup::indexes(&running.attached),
+            &running.next_hops,
+            &mut running.loaded.maps,
+        )?;
+        running.next_hops.refresh(&mut running.loaded.maps)?;
+        running.routes = network.into_routes();
         running.reach = reach;
         self.states = states;
         self.switch(model, health)

@@ -65,6 +65,7 @@ fn sample() -> Snapshot {
     let interface = |name: &str, mode: &str| InterfaceView {
         name: name.into(),
         mode: mode.into(),
+        reason: String::new(),
         forwarded: counts(&[("tx", 10), ("redirect", 20)]),
         passed: counts(&[("not_ip", 1), ("not_ours", 2)]),
         dropped: counts(&[("malformed", 3), ("limit", 4)]),

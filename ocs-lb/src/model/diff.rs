@@ -100,6 +100,7 @@ fn host(model: &Model) -> Vec<Key> {
     let Model {
         interfaces,
         manage_addresses,
+        auto_last_hop,
         clusters: _,
         tables,
         unknown_resets,
@@ -115,6 +116,7 @@ fn host(model: &Model) -> Vec<Key> {
     vec![
         ("interfaces", show_interfaces(interfaces)),
         ("manage_addresses", manage_addresses.to_string()),
+        ("auto_last_hop", auto_last_hop.to_string()),
         ("tables.flows", flows.unwrap_or_else(|| "auto".to_owned())),
         ("tables.half_open", tables.half_open.to_string()),
         ("resets.unknown_per_second", unknown_resets.to_string()),

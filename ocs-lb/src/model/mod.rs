@@ -4,6 +4,7 @@
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
 pub mod align;
+pub mod attach;
 pub mod bill;
 mod cluster_state;
 pub mod diff;
@@ -18,6 +19,7 @@ pub mod pressure;
 pub mod show;
 pub mod sizes;
 pub mod snat;
+pub mod ways;
 
 pub use cluster_state::ClusterState;
 pub use failure::{DownAction, OnBackendDown, Persist, RemovedAction};
@@ -36,6 +38,9 @@ pub struct Model {
     pub interfaces: Interfaces,
     /// Whether VIPs and SNAT addresses are added to interfaces by the controller.
     pub manage_addresses: bool,
+    /// Whether answers leave the way a connection's first packet came: to its
+    /// sender's MAC address, by its interface.
+    pub auto_last_hop: bool,
     /// Clusters; the index is the cluster's id. In the order of the file, until
     /// a reload keeps the ids of those that were there.
     pub clusters: Vec<Cluster>,
@@ -84,15 +89,17 @@ pub struct Interface {
     pub mode: AttachMode,
 }
 
-/// How an XDP program is attached.
+/// How the program is to be attached, as the file says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachMode {
-    /// Native, or generic where the driver has no XDP.
+    /// By what the interfaces can.
     Auto,
-    /// In the driver.
+    /// XDP in the driver.
     Native,
-    /// In the stack, after the socket buffer exists.
+    /// XDP in the stack, after the socket buffer exists.
     Generic,
+    /// At the ingress of traffic control.
+    Tc,
 }
 
 /// One pool of backends with everything that applies to it.

@@ -5,15 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkXdp, XdpAttached,
-};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric};
 use rtnetlink::{Handle, NeighbourAddRequest, RouteMessageBuilder};
 
+use super::link::{Link, link};
 use super::watch::{Neighbor, neighbor};
 
 /// Why the kernel did not answer.
@@ -35,23 +33,6 @@ pub enum NetlinkError {
     NoRoute(IpAddr),
 }
 
-/// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// Interface index.
-    pub ifindex: u32,
-    /// Kernel name.
-    pub name: String,
-    /// MAC address; zero where the link has none.
-    pub mac: [u8; 6],
-    /// Whether it is one end of a veth pair.
-    pub veth: bool,
-    /// Whether it is switched on.
-    pub up: bool,
-    /// How an XDP program is attached, where one is: `native` or `generic`.
-    pub xdp: Option<&'static str>,
-}
-
 /// The kernel's way to a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
@@ -61,6 +42,9 @@ pub struct Route {
     pub next_hop: Ipv4Addr,
     /// Our address towards it.
     pub source: Ipv4Addr,
+    /// Longest packet that the route takes, in bytes, where it says so: by
+    /// configuration, or learned from a router on the way.
+    pub mtu: Option<u32>,
 }
 
 /// A connection to rtnetlink.
@@ -93,33 +77,7 @@ impl Netlink {
             .try_collect()
             .await
             .map_err(|source| request("links", source))?;
-        Ok(links
-            .into_iter()
-            .map(|message| {
-                let mut link = Link {
-                    ifindex: message.header.index,
-                    name: String::new(),
-                    mac: [0; 6],
-                    veth: false,
-                    up: message.header.flags.contains(LinkFlags::Up),
-                    xdp: None,
-                };
-                for attribute in message.attributes {
-                    match attribute {
-                        LinkAttribute::IfName(name) => link.name = name,
-                        LinkAttribute::Address(bytes) => {
-                            link.mac = bytes.try_into().unwrap_or_default();
-                        }
-                        LinkAttribute::LinkInfo(info) => {
-                            link.veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
-                        }
-                        LinkAttribute::Xdp(parts) => link.xdp = xdp(&parts),
-                        _ => {}
-                    }
-                }
-                link
-            })
-            .collect())
+        Ok(links.into_iter().map(link).collect())
     }
 
     /// Every IPv4 address of this host, with its interface.
@@ -251,15 +209,6 @@ impl Netlink {
     }
 }
 
-/// The mode among what the kernel says of a link's XDP.
-fn xdp(parts: &[LinkXdp]) -> Option<&'static str> {
-    parts.iter().find_map(|part| match part {
-        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
-        LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Multiple) => Some("native"),
-        _ => None,
-    })
-}
-
 fn request(what: &str, source: rtnetlink::Error) -> NetlinkError {
     NetlinkError::Request {
         what: what.to_owned(),
@@ -273,6 +222,7 @@ struct Hop {
     ifindex: Option<u32>,
     gateway: Option<Ipv4Addr>,
     source: Option<Ipv4Addr>,
+    mtu: Option<u32>,
 }
 
 impl Hop {
@@ -283,6 +233,12 @@ impl Hop {
                 RouteAttribute::Oif(ifindex) => hop.ifindex = Some(*ifindex),
                 RouteAttribute::Gateway(RouteAddress::Inet(ip)) => hop.gateway = Some(*ip),
                 RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => hop.source = Some(*ip),
+                RouteAttribute::Metrics(metrics) => {
+                    hop.mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(bytes) => Some(*bytes).filter(|bytes| *bytes != 0),
+                        _ => None,
+                    });
+                }
                 _ => {}
             }
         }
@@ -296,5 +252,6 @@ fn route(message: &RouteMessage, destination: Ipv4Addr) -> Option<Route> {
         ifindex: hop.ifindex?,
         next_hop: hop.gateway.unwrap_or(destination),
         source: hop.source?,
+        mtu: hop.mtu,
     })
 }

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use futures_util::StreamExt as _;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
 
@@ -27,16 +29,20 @@ pub struct Neighbor {
 pub enum Change {
     /// A neighbour became known, or has another MAC address.
     Neighbor(Neighbor),
+    /// The kernel no longer has an entry for a neighbour: its interface and its
+    /// address.
+    Gone(u32, Ipv4Addr),
     /// An interface or an address came, went or changed.
     Host,
+    /// A route came, went or changed.
+    Routes,
 }
 
 /// Sends every neighbour that becomes known or changes to `facts`, and that the
 /// host changed, until the receiver is gone.
 ///
-/// An entry that the kernel drops or fails to confirm is no news: the last MAC
-/// known is a better guess than none, and the datapath asks again where it
-/// matters.
+/// An entry that the kernel fails to confirm is no news: the last MAC known is a
+/// better guess than none, and the datapath asks again where it matters.
 ///
 /// # Errors
 /// [`NetlinkError::Socket`].
@@ -45,6 +51,7 @@ pub fn watch(facts: mpsc::Sender<Change>) -> Result<(), NetlinkError> {
         MulticastGroup::Neigh,
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv4Route,
     ];
     let (connection, _handle, mut messages) = new_multicast_connection(&groups)?;
     tokio::spawn(connection);
@@ -58,6 +65,10 @@ pub fn watch(facts: mpsc::Sender<Change>) -> Result<(), NetlinkError> {
             let change = match message {
                 RouteNetlinkMessage::NewNeighbour(message) => {
                     neighbor(&message).map(Change::Neighbor)
+                }
+                RouteNetlinkMessage::DelNeighbour(message) => gone(&message),
+                RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => {
+                    Some(Change::Routes)
                 }
                 RouteNetlinkMessage::NewLink(_)
                 | RouteNetlinkMessage::DelLink(_)
@@ -73,6 +84,22 @@ pub fn watch(facts: mpsc::Sender<Change>) -> Result<(), NetlinkError> {
         }
     });
     Ok(())
+}
+
+/// A neighbour whose entry was deleted; nothing where it did not answer any more.
+fn gone(message: &NeighbourMessage) -> Option<Change> {
+    if message.header.state == NeighbourState::Failed {
+        return None;
+    }
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                Some(Change::Gone(message.header.ifindex, *ip))
+            }
+            _ => None,
+        })
 }
 
 /// The neighbour of a message, if it is IPv4 with an Ethernet address.

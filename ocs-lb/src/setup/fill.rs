@@ -91,6 +91,7 @@ pub fn fill(
             port_maps,
             half_open: ring(sizes.half_open, ports(model, facts.reach)),
             events: wanted_events(),
+            auto_last_hop: u32::from(model.auto_last_hop),
         },
     )?;
     let clusters = model.clusters.iter().zip(facts.healthy).zip(facts.states);

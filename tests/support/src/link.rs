@@ -10,13 +10,13 @@ use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 /// A connection to rtnetlink, driven by the current runtime.
-fn connect() -> anyhow::Result<Handle> {
+pub(crate) fn connect() -> anyhow::Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     tokio::spawn(connection);
     Ok(handle)
 }
 
-async fn index(handle: &Handle, name: &str) -> anyhow::Result<u32> {
+pub(crate) async fn index(handle: &Handle, name: &str) -> anyhow::Result<u32> {
     let link = handle
         .link()
         .get()
@@ -264,12 +264,6 @@ pub async fn mac(name: &str) -> anyhow::Result<[u8; 6]> {
 /// # Errors
 /// The ioctl's.
 pub fn wire_like(name: &str) -> anyhow::Result<()> {
-    // include/uapi/linux/ethtool.h
-    const ETHTOOL_STXCSUM: u32 = 0x17;
-    const ETHTOOL_SSG: u32 = 0x19;
-    const ETHTOOL_STSO: u32 = 0x1f;
-    const ETHTOOL_SGSO: u32 = 0x24;
-    const ETHTOOL_SGRO: u32 = 0x2c;
     for (command, value) in [
         (ETHTOOL_STSO, 0),
         (ETHTOOL_SGSO, 0),
@@ -281,6 +275,33 @@ pub fn wire_like(name: &str) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Has a veth do what its defaults are: checksums left out, segments beyond the
+/// MTU.
+///
+/// # Errors
+/// The ioctl's.
+pub fn card_like(name: &str) -> anyhow::Result<()> {
+    for command in [ETHTOOL_STXCSUM, ETHTOOL_SSG, ETHTOOL_STSO, ETHTOOL_SGSO] {
+        ethtool(name, command, 1).with_context(|| format!("offloads of {name}"))?;
+    }
+    Ok(())
+}
+
+/// Switches GRO on or off.
+///
+/// # Errors
+/// The ioctl's.
+pub fn set_gro(name: &str, on: bool) -> anyhow::Result<()> {
+    ethtool(name, ETHTOOL_SGRO, u32::from(on)).with_context(|| format!("offloads of {name}"))
+}
+
+// include/uapi/linux/ethtool.h
+const ETHTOOL_STXCSUM: u32 = 0x17;
+const ETHTOOL_SSG: u32 = 0x19;
+const ETHTOOL_STSO: u32 = 0x1f;
+const ETHTOOL_SGSO: u32 = 0x24;
+const ETHTOOL_SGRO: u32 = 0x2c;
 
 #[repr(C)]
 struct EthtoolValue {

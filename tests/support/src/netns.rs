@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
@@ -17,6 +18,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 #[derive(Clone)]
 pub struct Namespace {
     fd: Arc<OwnedFd>,
+    /// Dropped with the last of them, which ends its thread.
+    _resident: Arc<Sender<()>>,
 }
 
 impl Namespace {
@@ -26,16 +29,21 @@ impl Namespace {
     /// # Errors
     /// Without the capability (root), or where the kernel refuses.
     pub fn new() -> anyhow::Result<Self> {
-        let thread = std::thread::spawn(|| -> io::Result<OwnedFd> {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            let fd = File::open("/proc/thread-self/ns/net")?.into();
-            // Absent where the kernel was built without IPv6.
-            let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
-            let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-            Ok(fd)
+        let (made, is_made) = channel();
+        let (resident, end) = channel::<()>();
+        // Someone stays inside, as on a host: so who has the far end of a veth
+        // finds the namespace.
+        std::thread::spawn(move || {
+            if made.send(unshared()).is_ok() {
+                // No one sends; it ends with the sender.
+                let _ = end.recv();
+            }
         });
-        let fd = join(thread).context("a network namespace needs root")?;
-        let namespace = Self { fd: Arc::new(fd) };
+        let fd = is_made.recv()?.context("a network namespace needs root")?;
+        let namespace = Self {
+            fd: Arc::new(fd),
+            _resident: Arc::new(resident),
+        };
         namespace.block_on(|| crate::link::up("lo"))?;
         Ok(namespace)
     }
@@ -121,11 +129,14 @@ impl Namespace {
     }
 }
 
-fn join(thread: JoinHandle<io::Result<OwnedFd>>) -> io::Result<OwnedFd> {
-    match thread.join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
+/// A new namespace for the calling thread.
+fn unshared() -> io::Result<OwnedFd> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    let fd = File::open("/proc/thread-self/ns/net")?.into();
+    // Absent where the kernel was built without IPv6.
+    let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+    let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+    Ok(fd)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -96,6 +96,7 @@ pub(crate) fn snapshot() -> Snapshot {
         interfaces: vec![InterfaceView {
             name: "eth0".into(),
             mode: "native".into(),
+            reason: "as configured".into(),
             dropped: [("limit".to_owned(), 4)].into(),
             ..InterfaceView::default()
         }],

@@ -24,12 +24,17 @@ async fn printed(show: Show, json: bool, flows: u16) -> String {
 
 #[tokio::test]
 async fn tables_are_for_people() {
-    let cases: [(Show, &str); 6] = [
+    let cases: [(Show, &str); 7] = [
         (
             Show::Backends,
             "CLUSTER CLUSTER STATE BACKEND   ADDRESS       STATE READY ROLE   WEIGHT LIVE PENDING TOTAL IN OUT LAST CHECK\n\
              ocs     ready         OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n\
              lync    ready         OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n",
+        ),
+        (
+            Show::Status,
+            "INTERFACE MODE   REASON\n\
+             eth0      native as configured\n",
         ),
         (
             Show::Flows,

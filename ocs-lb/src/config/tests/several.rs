@@ -9,7 +9,7 @@ use super::{BASE, check};
 fn all_problems_come_together_by_line() {
     let text = "\
 version: 1
-interfaces: [{name: eth0, mode: tc}]
+interfaces: [{name: eth0, mode: fast}]
 clusters:
   - name: web server
     vips: []
@@ -26,7 +26,7 @@ metrics: {listen: 7778}
     assert_eq!(
         lines,
         [
-            "t.yaml:2: interfaces[0].mode: tc is known but not supported by this version; allowed now: auto, native, generic",
+            "t.yaml:2: interfaces[0].mode: fast is not allowed; allowed: auto, native, generic, tc",
             "t.yaml:4: clusters[0].name: \"web server\" is not allowed; allowed: 1 to 64 of the characters A-Z a-z 0-9 _ . -",
             "t.yaml:5: clusters[0].vips: [] is not allowed; allowed: at least one entry",
             "t.yaml:6: clusters[0].ports[1]: 0 is not allowed; allowed: a port of 1 to 65535 or a range such as 5070-5080, optionally with /tcp",
@@ -39,8 +39,8 @@ metrics: {listen: 7778}
             "t.yaml:12: metrics.listen: 7778 is not allowed; allowed: an address with a port such as 127.0.0.1:7778",
         ]
     );
-    assert_eq!(problems.0[0].cause, Cause::Unsupported);
-    assert_eq!(problems.0[1].cause, Cause::Invalid);
+    assert_eq!(problems.0[0].cause, Cause::Invalid);
+    assert_eq!(problems.0[4].cause, Cause::Unsupported);
 }
 
 #[test]

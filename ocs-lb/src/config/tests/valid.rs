@@ -133,7 +133,7 @@ fn every_word_of_what_no_flow_knows() {
 fn every_key_with_another_value() {
     let text = r#"
 version: 1
-interfaces: [{name: eth0, mode: native}, {name: eth1}, eth2, {name: eth3, mode: generic}]
+interfaces: [{name: eth0, mode: native}, {name: eth1}, eth2, {name: eth3, mode: generic}, {name: eth4, mode: tc}]
 clusters:
   - name: a
     vips: [{address: 192.0.2.1/32, interface: eth0}, 192.0.2.2]
@@ -179,7 +179,8 @@ log: {level: trace}
             ("eth0", AttachMode::Native),
             ("eth1", AttachMode::Auto),
             ("eth2", AttachMode::Auto),
-            ("eth3", AttachMode::Generic)
+            ("eth3", AttachMode::Generic),
+            ("eth4", AttachMode::Tc)
         ]
     );
     let cluster = &model.clusters[0];

@@ -46,7 +46,7 @@ fn host() {
             Top("interfaces: [{name: a, mode: fast}]"),
             8,
             "interfaces[0].mode",
-            "fast is not allowed; allowed: auto, native, generic",
+            "fast is not allowed; allowed: auto, native, generic, tc",
         ),
         (
             "half_open 0",

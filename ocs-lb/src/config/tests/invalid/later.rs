@@ -119,13 +119,6 @@ fn known_and_not_supported() {
             "allowed now: 50%",
         ),
         (
-            "tc",
-            Top("interfaces: [{name: eth0, mode: tc}]"),
-            8,
-            "interfaces[0].mode",
-            "tc is known but not supported by this version; allowed now: auto, native, generic",
-        ),
-        (
             "journald",
             Top("log: {target: journald}"),
             8,
