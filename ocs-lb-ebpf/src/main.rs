@@ -89,13 +89,9 @@ fn way<M: Way<V4>>(context: *mut M::Context) -> u32 {
     let mut frame = M::of(context);
     let ingress = frame.ingress();
     let tagged = frame.has_tag() && frame.untag();
-    let mut exit = match parse_ether_type(&frame) {
-        Ok(EtherType::IPV4) => match parse_ipv4(&frame) {
-            Ok(packet) => walk(&mut frame, &packet),
-            Err(odd) => unwalked(odd),
-        },
-        Ok(_) => Exit::of(Verdict::FamilyNotWired),
-        Err(verdict) => Exit::of(verdict),
+    let mut exit = match frame.plain() {
+        Some(exit) => exit,
+        None => frame.slow(),
     };
     if tagged {
         if exit.action == PASS && !frame.retag() {
@@ -107,15 +103,21 @@ fn way<M: Way<V4>>(context: *mut M::Context) -> u32 {
     exit.action
 }
 
-/// A packet's way: track, translate, forward; or the slow way first, for what
-/// opens, ends or moves a flow.
+/// A packet's way: parse, track, translate, forward. `None` for what opens, ends
+/// or moves a flow: it goes the slow way.
 #[inline(always)]
-fn walk<M: Way<V4>>(frame: &mut M, packet: &Packet<V4>) -> Exit {
+fn plain<M: Way<V4>>(frame: &mut M) -> Option<Exit> {
+    let packet = match parse_ether_type(frame) {
+        Ok(EtherType::IPV4) => match parse_ipv4(frame) {
+            Ok(packet) => packet,
+            Err(odd) => return Some(unwalked(odd)),
+        },
+        Ok(_) => return Some(Exit::of(Verdict::FamilyNotWired)),
+        Err(verdict) => return Some(Exit::of(verdict)),
+    };
     let now = time::now();
-    if let Some((entry, word)) = flow::plain(packet, now) {
-        return send(frame, packet, entry, word, now);
-    }
-    frame.slow()
+    let (entry, word) = flow::plain(&packet, now)?;
+    Some(send(frame, &packet, entry, word, now))
 }
 
 /// Records the packet in its entry, whose state was `word`, and sends it on.

@@ -9,8 +9,8 @@ use ocs_lb_common::{
     abi::{
         AddressFlags, Backend, Cluster, ClusterLoad, Correction, Event, Flow, FlowKey,
         INTERFACE_INDEX_MASK, INTERFACE_SLOTS, Kill, KillReport, KillRequest, LastHopKey, LinkInfo,
-        NextHop, NextHopKey, Pending, PortMap, RESTING, Recount, Service, ServiceKey, Settings, SnatKey,
-        StickyKey, StickyValue, Tags,
+        NextHop, NextHopKey, Pending, PortMap, RESTING, Recount, Service, ServiceKey, Settings,
+        SnatKey, StickyKey, StickyValue, Tags,
     },
     address::{Address, V4},
     parse::{IP_OFFSET, Packet},

@@ -79,6 +79,8 @@ pub trait Medium: Frame {
 /// A medium whose programs have the slow way of a family: global functions of
 /// the verifier's take the medium's own context. See [`crate::slow`].
 pub trait Way<A: Family>: Medium {
+    /// [`crate::plain`].
+    fn plain(&mut self) -> Option<Exit>;
     /// The whole slow way of a packet.
     fn slow(&self) -> Exit;
     /// Index of the next hop towards `to`, for answers from `from`; see

@@ -49,6 +49,8 @@ impl Next {
     pub const MOVE: u32 = 4 << 16;
     /// See [`Next`].
     pub const ANSWER: u32 = 5 << 16;
+    /// A packet that is not plain.
+    pub const SLOW: u32 = 15 << 16;
     /// See [`Next`].
     pub const AGAIN: u32 = 6 << 16;
     /// See [`Next`].

@@ -97,6 +97,13 @@ macro_rules! steps {
 
             impl Way<V4> for $medium {
                 #[inline(always)]
+                fn plain(&mut self) -> Option<Exit> {
+                    match plain(self.context()) {
+                        Next::SLOW => None,
+                        code => Some(Exit::from_code(code)),
+                    }
+                }
+                #[inline(always)]
                 fn slow(&self) -> Exit {
                     Exit::from_code(slow(self.context()))
                 }
@@ -117,6 +124,15 @@ macro_rules! steps {
                 fn retag(&self) -> bool {
                     retag(self.context()) != 0
                 }
+            }
+
+            /// [`crate::plain`] for IPv4: the code of its exit, or
+            /// [`Next::SLOW`]. Apart, as what it has on the stack would lie
+            /// beneath every step of the slow way.
+            #[unsafe(export_name = concat!($prefix, "plain4"))]
+            #[inline(never)]
+            extern "C" fn plain(context: *mut $context) -> u32 {
+                crate::plain(&mut $medium::of(context)).map_or(Next::SLOW, Exit::code)
             }
 
             /// [`flow::change`] for IPv4.
