@@ -4,7 +4,9 @@
 //! the maps, as messages.
 
 mod netlink;
+pub mod offloads;
 mod watch;
 
 pub use netlink::{Link, Netlink, NetlinkError, Route};
+pub use offloads::{Offloads, offloads};
 pub use watch::{Change, Neighbor, watch};
