@@ -19,6 +19,7 @@ mod ownership;
 mod parity;
 mod peers;
 mod redispatch;
+mod refusals;
 mod reload;
 mod snat;
 mod soak;

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use super::apply;
 use super::attach::{self, Attached};
 use super::owner::Owner;
+use super::write::told;
 use crate::neighbor::Link;
 
 /// What is compared between two looks.
@@ -76,7 +77,7 @@ impl Owner {
             }
             // Tried again at the next look.
             Err(error) => {
-                let text = format!("{error:#}");
+                let text = told(&error);
                 if self.following.waits.as_ref() != Some(&text) {
                     tracing::warn!("the host changed, and the datapath waits: {text}");
                     self.following.waits = Some(text);

@@ -29,3 +29,4 @@ pub mod sweep;
 pub mod sysctl;
 mod tell;
 mod watch;
+pub mod write;

@@ -19,6 +19,7 @@ use super::handle::{Handle, Known};
 use super::history::History;
 use super::kills::Kills;
 use super::watch::SnatName;
+use super::write::told;
 use super::{apply, read, sweep};
 use crate::admin::Reset;
 use crate::health::observe::Traffic;
@@ -76,7 +77,7 @@ const WALKS: Duration = Duration::from_millis(1000 / WALKS_PER_SECOND as u64);
 /// Says that a part of the owner's work failed; the datapath forwards on.
 fn report(what: &str, result: anyhow::Result<()>) {
     if let Err(error) = result {
-        tracing::error!(what, error = format!("{error:#}"), "not done");
+        tracing::error!(what, error = told(&error), "not done");
     }
 }
 
@@ -289,7 +290,13 @@ impl Owner {
 
     async fn handle(&mut self, message: Message) -> anyhow::Result<()> {
         match message {
-            Message::Health(fact) => self.health(&fact)?,
+            Message::Health(fact) => {
+                if let Err(error) = self.health(&fact) {
+                    // What a map refused is written after the next sweep.
+                    self.following.waits = Some(told(&error));
+                    return Err(error);
+                }
+            }
             Message::Network(Change::Neighbor(neighbor)) => self.neighbor(&neighbor)?,
             Message::Network(Change::Host) => self.follow_host().await?,
             Message::TakenOver => {
@@ -322,7 +329,7 @@ impl Owner {
                 done,
             } => {
                 let set = self.set_cluster(usize::from(cluster), state);
-                let _ = done.send(set.map_err(|error| format!("{error:#}")));
+                let _ = done.send(set.map_err(|error| told(&error)));
             }
         }
         Ok(())

@@ -13,6 +13,7 @@ pub mod netns;
 pub mod proc;
 pub mod relay;
 pub mod server;
+pub mod supervise;
 pub mod tcp;
 pub mod topology;
 pub mod vm;
