@@ -27,4 +27,5 @@ mod spread;
 mod tuple;
 mod unattended;
 mod way;
+mod wires;
 mod world;

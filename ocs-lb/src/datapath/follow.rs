@@ -7,15 +7,16 @@ use std::net::Ipv4Addr;
 use super::apply;
 use super::attach::{self, Attached};
 use super::owner::Owner;
+use super::wires::Wires;
 use super::write::told;
 use crate::neighbor::Link;
 
 /// What is compared between two looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Host {
-    /// Names, indexes, MAC addresses, whether they are on and whether XDP is
-    /// attached, of the interfaces that matter.
-    links: BTreeSet<(String, u32, [u8; 6], bool, bool)>,
+    /// Names, indexes, MAC addresses, MTUs, whether they are on and whether XDP
+    /// is attached, of the interfaces that matter.
+    links: BTreeSet<(String, u32, [u8; 6], u32, bool, bool)>,
     addresses: BTreeSet<(u32, Ipv4Addr)>,
 }
 
@@ -24,7 +25,7 @@ impl Host {
         let known = |link: &&Link| names.contains(&link.name);
         let row = |link: &Link| {
             let (name, xdp) = (link.name.clone(), link.xdp.is_some());
-            (name, link.ifindex, link.mac, link.up, xdp)
+            (name, link.ifindex, link.mac, link.mtu, link.up, xdp)
         };
         Self {
             links: links.iter().filter(known).map(row).collect(),
@@ -42,6 +43,8 @@ pub(super) struct Following {
     lost: BTreeMap<String, u32>,
     /// Why the running model does not hold whole, as it was last said.
     pub(super) waits: Option<String>,
+    /// What the drivers do to packets.
+    pub(super) wires: Wires,
 }
 
 impl Owner {
@@ -53,6 +56,7 @@ impl Owner {
     pub(super) async fn follow_host(&mut self) -> anyhow::Result<()> {
         let (host, links) = self.look_at_host().await?;
         let lost = self.leave_lost(&links)?;
+        self.look_at_wires(&links).await;
         let before = self.following.host.get_or_insert_with(|| host.clone());
         if *before == host && !lost && self.following.waits.is_none() {
             return Ok(());
@@ -163,6 +167,7 @@ mod tests {
             ifindex,
             name: name.into(),
             mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
             veth: false,
             up: true,
             xdp,
@@ -174,7 +179,10 @@ mod tests {
         let other = link("docker0", 9, None);
         let with_another = [link("eth0", 2, Some("native")), other];
         assert_eq!(usual, of(&with_another, &[(2, address)]));
+        let mut shorter = link("eth0", 2, Some("native"));
+        shorter.mtu = 1400;
         for (links, addresses) in [
+            (vec![shorter], vec![(2, address)]),
             (vec![], vec![(2, address)]),
             (vec![link("eth0", 3, Some("native"))], vec![(2, address)]),
             (vec![link("eth0", 2, None)], vec![(2, address)]),

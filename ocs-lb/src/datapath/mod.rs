@@ -29,4 +29,5 @@ pub mod sweep;
 pub mod sysctl;
 mod tell;
 mod watch;
+mod wires;
 pub mod write;

@@ -44,6 +44,8 @@ pub struct Link {
     pub name: String,
     /// MAC address; zero where the link has none.
     pub mac: [u8; 6],
+    /// Longest packet without the Ethernet header, in bytes.
+    pub mtu: u32,
     /// Whether it is one end of a veth pair.
     pub veth: bool,
     /// Whether it is switched on.
@@ -100,6 +102,7 @@ impl Netlink {
                     ifindex: message.header.index,
                     name: String::new(),
                     mac: [0; 6],
+                    mtu: 0,
                     veth: false,
                     up: message.header.flags.contains(LinkFlags::Up),
                     xdp: None,
@@ -110,6 +113,7 @@ impl Netlink {
                         LinkAttribute::Address(bytes) => {
                             link.mac = bytes.try_into().unwrap_or_default();
                         }
+                        LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                         LinkAttribute::LinkInfo(info) => {
                             link.veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
                         }
