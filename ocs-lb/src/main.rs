@@ -15,10 +15,12 @@ fn main() -> ExitCode {
             config,
             detach_on_exit,
             take_over,
+            state,
         } => serve(run::Options {
             config,
             take_over,
             detach_on_exit,
+            state,
         }),
         Command::Detach { yes } => cli::detach(yes),
         Command::Check { config, json } => check(&config, json),

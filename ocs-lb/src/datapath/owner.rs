@@ -32,6 +32,7 @@ use crate::neighbor::{Change, Neighbor, Netlink};
 use crate::setup::{Running, identities, per_backend, states};
 use crate::snapshot::{DurationsView, EventView, KilledView, ReloadView, Snapshot, SweepView};
 use crate::targets::targets;
+use crate::words::Words;
 
 /// What others tell or ask the owner.
 pub enum Message {
@@ -64,6 +65,8 @@ pub enum Message {
         cluster: u16,
         /// What it is to be.
         state: ClusterState,
+        /// Who says so.
+        by: String,
         /// Whether the datapath knows it.
         done: oneshot::Sender<Result<(), String>>,
     },
@@ -111,6 +114,8 @@ pub(super) struct Owner {
     pub(super) health: Vec<Vec<Health>>,
     /// The operator's word, by cluster id.
     pub(super) states: Vec<ClusterState>,
+    /// The same where it outlives the datapath.
+    pub(super) words: Words,
     pub(super) sweep: SweepView,
     pub(super) drift: Drift,
     pub(super) unknown: Option<Unknown>,
@@ -139,6 +144,8 @@ pub struct Start {
     pub found: Found,
     /// The way to the kernel's tables.
     pub netlink: Netlink,
+    /// The operator's word, as it was kept.
+    pub words: Words,
     /// Stands in for the clusters' own.
     pub unknown: Option<Unknown>,
     /// The configuration's file.
@@ -184,6 +191,7 @@ pub fn spawn(
         model,
         found,
         netlink,
+        words,
         unknown,
         config,
         detach,
@@ -206,13 +214,14 @@ pub fn spawn(
     checks.set(targets(&model, &running)?, |target| {
         found.was_healthy(target.cluster, target.backend)
     });
-    let states = states(&model, &found);
+    let states = states(&model, &found, &words);
     let owner = Owner {
         running,
         model,
         netlink,
         health,
         states,
+        words,
         sweep: SweepView::default(),
         drift: Drift::default(),
         unknown,
@@ -326,9 +335,10 @@ impl Owner {
             Message::SetCluster {
                 cluster,
                 state,
+                by,
                 done,
             } => {
-                let set = self.set_cluster(usize::from(cluster), state);
+                let set = self.set_cluster(usize::from(cluster), state, by);
                 let _ = done.send(set.map_err(|error| told(&error)));
             }
         }

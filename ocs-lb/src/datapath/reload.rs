@@ -245,7 +245,8 @@ impl Owner {
         let state = |(id, cluster): (usize, &Cluster)| {
             let old = self.model.clusters.get(id);
             let same = old.filter(|old| old.name == cluster.name);
-            same.map_or(ClusterState::Ready, |_| self.states[id])
+            // One that was away and is back has what was said of it.
+            same.map_or_else(|| self.words.state(&cluster.name), |_| self.states[id])
         };
         model.clusters.iter().enumerate().map(state).collect()
     }

@@ -94,6 +94,8 @@ impl Balancer {
             .arg("run")
             .arg("--config")
             .arg(&path)
+            .arg("--state-directory")
+            .arg(scratch.join("state"))
             .args(arguments);
         Ok(Self {
             process: Process::start(command)?,
@@ -125,6 +127,9 @@ impl Balancer {
     ) -> anyhow::Result<()> {
         let mut command = self.namespace.command(binary);
         command.arg("run").arg("--config").arg(&self.config);
+        command
+            .arg("--state-directory")
+            .arg(self.config.with_file_name("state"));
         prepare(&mut command)?;
         self.process = Process::start(command)?;
         binary.clone_into(&mut self.binary);
