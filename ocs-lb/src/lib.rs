@@ -18,3 +18,4 @@ pub mod run;
 pub mod setup;
 pub mod snapshot;
 pub mod targets;
+pub mod words;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use ocs_lb::cli::{self, Command, EXIT_DONE, EXIT_FAILED, EXIT_USAGE};
 use ocs_lb::config::{self, Loaded};
+use ocs_lb::datapath::write::told;
 use ocs_lb::model::{LogLevel, bill::bill};
 use ocs_lb::{run, setup};
 
@@ -14,10 +15,12 @@ fn main() -> ExitCode {
             config,
             detach_on_exit,
             take_over,
+            state,
         } => serve(run::Options {
             config,
             take_over,
             detach_on_exit,
+            state,
         }),
         Command::Detach { yes } => cli::detach(yes),
         Command::Check { config, json } => check(&config, json),
@@ -46,7 +49,7 @@ fn serve(options: run::Options) -> u8 {
     match result {
         Ok(()) => EXIT_DONE,
         Err(error) => {
-            eprintln!("ocs-lb: {error:#}");
+            eprintln!("ocs-lb: {}", told(&error));
             EXIT_FAILED
         }
     }

@@ -1,6 +1,6 @@
 //! `ocs-lb run`: the controller's parts, and the order of their end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +19,11 @@ use crate::datapath::handle::Handle;
 use crate::datapath::owner::{self, Message, Start};
 use crate::datapath::pins::Pins;
 use crate::metrics::server::{self, SnapshotFn};
-use crate::model::{AdminSocket, ClusterState, Model, Unknown};
+use crate::model::{AdminSocket, Cluster, ClusterState, Model, Unknown};
 use crate::neighbor::{self, Change, Netlink};
 use crate::setup::set_up;
 use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
+use crate::words::Words;
 
 /// Time between two looks for sockets of a process that is taken over.
 const TAKE_OVER_POLL: Duration = Duration::from_secs(2);
@@ -36,6 +37,8 @@ pub struct Options {
     pub take_over: bool,
     /// Whether the datapath ends with the controller.
     pub detach_on_exit: bool,
+    /// Where the operator's word is kept.
+    pub state: PathBuf,
 }
 
 /// Runs the controller until SIGTERM or SIGINT. The datapath goes on without
@@ -86,7 +89,8 @@ async fn serve(
     let netlink = Netlink::connect()?;
     // Subscribed before the first look, so that no change falls between.
     let changes = watch_network()?;
-    let (running, model, found) = set_up(model, &netlink, unknown, pins).await?;
+    let words = words(&model, &options.state);
+    let (running, model, found) = set_up(model, &netlink, unknown, pins, &words).await?;
     let model = Arc::new(model);
     let (facts, checked) = mpsc::channel(256);
     let start = Start {
@@ -94,6 +98,7 @@ async fn serve(
         model: Arc::clone(&model),
         found,
         netlink,
+        words,
         unknown,
         config: options.config,
         detach: options.detach_on_exit,
@@ -127,6 +132,24 @@ async fn serve(
             result.context("a server")?
         }
     }
+}
+
+/// What an operator said before; names what is said of nobody.
+fn words(model: &Model, directory: &Path) -> Words {
+    let words = Words::load(directory).unwrap_or_else(|error| {
+        tracing::error!(%error, "what an operator said of clusters is not known");
+        Words::none(directory)
+    });
+    for name in words.names() {
+        let is_known = |cluster: &Cluster| cluster.name == name && !cluster.retired;
+        if !model.clusters.iter().any(is_known) {
+            tracing::warn!(
+                cluster = name,
+                "an operator set its state, and it is not configured; that is kept until it is"
+            );
+        }
+    }
+    words
 }
 
 /// Reads the configuration again at every SIGHUP; the owner logs what came of
@@ -283,7 +306,8 @@ impl Source for Handle {
         &self,
         cluster: String,
         state: ClusterState,
+        by: String,
     ) -> BoxFuture<'_, Result<(), Unavailable>> {
-        Box::pin(async move { Handle::set_cluster(self, &cluster, state).await })
+        Box::pin(async move { Handle::set_cluster(self, &cluster, state, by).await })
     }
 }

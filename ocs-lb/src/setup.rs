@@ -20,6 +20,7 @@ use crate::model::snat::auto_range;
 use crate::model::ways::{Port, ways};
 use crate::model::{AttachMode, Cluster, ClusterState, Interfaces, LogLevel, Model, Snat, Unknown};
 use crate::neighbor::{Link, Netlink, Route};
+use crate::words::Words;
 
 mod fill;
 
@@ -110,13 +111,14 @@ pub async fn set_up(
     netlink: &Netlink,
     unknown: Option<Unknown>,
     pins: Pins,
+    words: &Words,
 ) -> anyhow::Result<(Running, Model, Found)> {
     let forwards = !pins.attached()?.is_empty();
     if !forwards {
         // Maps that nobody writes to any more are of no use.
         pins.clear()?;
     }
-    let result = start(model, netlink, unknown, &pins).await;
+    let result = start(model, netlink, unknown, &pins, words).await;
     match result {
         Ok((parts, model, found)) => Ok((parts.with(pins), model, found)),
         Err(error) => {
@@ -159,6 +161,7 @@ async fn start(
     netlink: &Netlink,
     unknown: Option<Unknown>,
     pins: &Pins,
+    words: &Words,
 ) -> anyhow::Result<(Parts, Model, Found)> {
     let found = Found::look(pins)?;
     let model = align(&found.ids, None, model, |id, slot| found.is_busy(id, slot))?;
@@ -179,7 +182,7 @@ async fn start(
     let healthy = |id: usize, slot: usize| found.was_healthy(id as u16, slot as u16);
     // A backend is up until its first check fails (HAProxy).
     let healthy: Vec<Vec<bool>> = per_backend(&model, |id, slot| healthy(id, slot).unwrap_or(true));
-    let states = states(&model, &found);
+    let states = states(&model, &found, words);
     let facts = Facts {
         reach: &reach,
         healthy: &healthy,
@@ -278,15 +281,18 @@ pub fn per_backend<T>(model: &Model, value: impl Fn(usize, usize) -> T) -> Vec<V
         .collect()
 }
 
-/// The operator's word about each cluster, as another controller left it.
-pub fn states(model: &Model, found: &Found) -> Vec<ClusterState> {
-    let state = |id: usize| {
+/// The operator's word about each cluster: as the datapath has it that
+/// another controller left, or where that does not know the cluster (after a
+/// boot), as it was kept.
+pub fn states(model: &Model, found: &Found, words: &Words) -> Vec<ClusterState> {
+    let state = |(id, cluster): (usize, &Cluster)| {
         let entry = found.entries.get(&(id as u16, None));
-        entry.map_or(ClusterState::Ready, |entry| {
-            ClusterState::from_number(entry.state)
-        })
+        match entry.filter(|entry| entry.name == cluster.name) {
+            Some(entry) => ClusterState::from_number(entry.state),
+            None => words.state(&cluster.name),
+        }
     };
-    (0..model.clusters.len()).map(state).collect()
+    model.clusters.iter().enumerate().map(state).collect()
 }
 
 /// Who has the ids of a model; places of nobody are left out.

@@ -70,6 +70,15 @@ pub struct InterfaceView {
     pub dropped: BTreeMap<String, u64>,
 }
 
+/// Whose word a state is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaidView {
+    /// User and process.
+    pub by: String,
+    /// RFC 3339, UTC.
+    pub at: String,
+}
+
 /// One cluster.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ClusterView {
@@ -78,6 +87,9 @@ pub struct ClusterView {
     /// The operator's word on it.
     #[serde(default)]
     pub state: ClusterState,
+    /// Who said so, and when (RFC 3339), where an operator did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<SaidView>,
     /// Flows it may hold.
     pub max_connections: u32,
     /// Established flows, as the datapath counts them.

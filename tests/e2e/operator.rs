@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ocs_lb_test_support::client::connect;
 use ocs_lb_test_support::topology::{client, vip};
 
-use crate::world::{World, config};
+use crate::world::{World, binary, config};
 
 const FAST: &str = "    check: {port: 5061, interval: 200ms, timeout: 200ms, rise: 2, fall: 3}";
 
@@ -165,6 +165,91 @@ fn a_cluster_is_closed_to_clients() {
         &world,
         &["operator's word", "uid", "set cluster ocs to maint"],
     );
+}
+
+/// What was said of a cluster outlives the datapath, as after a boot, and a
+/// time in which nobody had its name.
+#[test]
+#[ignore = "needs root"]
+fn an_operators_word_is_kept() {
+    let plain = config([1, 1], FAST);
+    let mut world = World::new(&plain);
+    let drain = ["set", "cluster", "ocs", "state", "drain"];
+    let (code, output, error) = command(&world, &drain);
+    assert_eq!(
+        (code, &*output),
+        (Some(0), "cluster ocs is set to drain"),
+        "{error}"
+    );
+    let state = |world: &World| {
+        let shown = world.balancer.show("backends").expect("show backends");
+        let cluster = &shown["clusters"][0];
+        let said = cluster["said"]["by"].as_str().map(ToOwned::to_owned);
+        (cluster["state"].as_str().expect("a state").to_owned(), said)
+    };
+    let by = "uid 0, process ";
+    let (is, said) = state(&world);
+    assert_eq!(is, "drain");
+    assert!(said.is_some_and(|said| said.starts_with(by)));
+
+    let again = |world: &mut World, config: &str| {
+        world.balancer.process.stop().expect("it ends");
+        let done = world.balancer.client(&["detach", "--yes"]);
+        assert!(done.expect("it runs").status.success());
+        world.balancer.configure(config).expect("a file");
+        world.balancer.relaunch(&binary()).expect("starts");
+    };
+    // `/readyz` says that no client comes in.
+    let wait = |world: &World| wait_for_log(world, &["ocs_lb::run", "forwarding", "clusters"]);
+    again(&mut world, &plain);
+    wait(&world);
+    let (is, said) = state(&world);
+    assert_eq!(is, "drain");
+    assert!(said.is_some_and(|said| said.starts_with(by)));
+    let refused = world
+        .topology
+        .clients
+        .block_on(|| async { connect(client(0), 0, vip(443)).await });
+    assert!(refused.is_err());
+
+    // Nobody has the name for a while.
+    again(&mut world, &plain.replace("name: ocs", "name: other"));
+    wait(&world);
+    assert_eq!(state(&world), ("ready".to_owned(), None));
+    wait_for_log(&world, &["is not configured", "ocs"]);
+    world.balancer.configure(&plain).expect("a file");
+    let (code, _, error) = command(&world, &["reload"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert_eq!(state(&world).0, "drain");
+
+    let (code, _, error) = command(&world, &["set", "cluster", "ocs", "state", "ready"]);
+    assert_eq!(code, Some(0), "{error}");
+    again(&mut world, &plain);
+    wait(&world);
+    assert_eq!(state(&world), ("ready".to_owned(), None));
+    world
+        .topology
+        .clients
+        .block_on(|| async { connect(client(0), 0, vip(443)).await?.close().await })
+        .expect("a session");
+}
+
+/// Where a word cannot be kept, the cluster is set all the same, and whoever
+/// said it knows.
+#[test]
+#[ignore = "needs root"]
+fn a_word_that_cannot_be_kept_is_said() {
+    let world = World::new(&config([1, 1], FAST));
+    let state = world.balancer.config.with_file_name("state");
+    std::fs::write(&state, "no directory").expect("a file");
+    let (code, _, error) = command(&world, &["set", "cluster", "ocs", "state", "drain"]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(
+        error.contains("is set to drain, but not over the next boot"),
+        "{error}"
+    );
+    let shown = world.balancer.show("backends").expect("show backends");
+    assert_eq!(shown["clusters"][0]["state"], "drain");
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub fn pins(namespace: &Namespace) -> PathBuf {
         .join(format!("netns-{inode}"))
 }
 
-fn attached(namespace: &Namespace) -> [bool; 2] {
+pub fn attached(namespace: &Namespace) -> [bool; 2] {
     namespace
         .block_on(|| async { Ok([link::has_xdp("eth0").await?, link::has_xdp("eth1").await?]) })
         .expect("links")

@@ -15,7 +15,7 @@ use crate::world::World;
 const HELD: usize = 1000;
 
 /// The pool with backends as given: name, address, weight.
-fn pool(ports: &str, backends: &[(&str, &str, u16)], more: &str) -> String {
+pub fn pool(ports: &str, backends: &[(&str, &str, u16)], more: &str) -> String {
     let mut text = format!(
         "version: 1
 clusters:
@@ -38,11 +38,11 @@ clusters:
     text + more
 }
 
-const ONE: (&str, &str, u16) = ("OCS_Node1", "198.51.100.10", 1);
-const TWO: (&str, &str, u16) = ("OCS_Node2", "198.51.100.11", 1);
-const THREE: (&str, &str, u16) = ("third", "198.51.100.12", 1);
+pub const ONE: (&str, &str, u16) = ("OCS_Node1", "198.51.100.10", 1);
+pub const TWO: (&str, &str, u16) = ("OCS_Node2", "198.51.100.11", 1);
+pub const THREE: (&str, &str, u16) = ("third", "198.51.100.12", 1);
 
-fn reload(world: &World) -> Result<String, String> {
+pub fn reload(world: &World) -> Result<String, String> {
     let output = world.balancer.client(&["reload"]).expect("it runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() {
@@ -52,7 +52,7 @@ fn reload(world: &World) -> Result<String, String> {
     }
 }
 
-fn apply(world: &World, config: &str) -> String {
+pub fn apply(world: &World, config: &str) -> String {
     world.balancer.configure(config).expect("a file");
     reload(world).expect("a valid configuration")
 }

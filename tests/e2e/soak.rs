@@ -6,12 +6,13 @@ use ocs_lb_test_support::topology::vip;
 
 use crate::churn::{Churn, both_ways, churn, http_config, nginx};
 use crate::flood::{Wanted, under_flood};
+use crate::load::Load;
 use crate::outlive::killed;
 use crate::peers::has;
 use crate::reload::reloads;
 use crate::tuple::reconnects;
 use crate::unattended::stopped;
-use crate::world::{Scratch, World, clients};
+use crate::world::{Scratch, World, clients, config};
 
 /// Short connections of the long run.
 const CONNECTIONS: usize = 1_000_000;
@@ -94,6 +95,31 @@ fn minutes_without_a_controller() {
     if let Some(minutes) = minutes() {
         stopped(Duration::from_secs(60 * minutes));
     }
+}
+
+/// The controller stands still for a minute; held connections and new ones do
+/// not notice.
+#[test]
+#[ignore = "needs root"]
+fn a_minute_of_a_suspended_controller() {
+    use nix::sys::signal::Signal;
+
+    if minutes().is_none() {
+        return;
+    }
+    let world = World::pinned(&config([1, 1], "    check: {port: 5061, interval: 500ms}"));
+    let load = Load::start(&world.topology.clients, 443, 1000);
+    let process = &world.balancer.process;
+    process.signal(Signal::SIGSTOP).expect("it runs");
+    std::thread::sleep(Duration::from_secs(60));
+    process.signal(Signal::SIGCONT).expect("it is there");
+    std::thread::sleep(Duration::from_secs(3));
+    let met = load.stop();
+    assert!(met.failed.is_empty(), "{:?}", met.failed);
+    assert!(met.opened > 60 * 45, "{} opened", met.opened);
+    assert_eq!(world.metric("ocs_lb_refused_total", ""), 0.0);
+    let log = world.balancer.process.log();
+    assert!(!log.contains("is down"), "{log}");
 }
 
 #[test]

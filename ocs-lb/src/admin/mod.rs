@@ -55,10 +55,12 @@ pub trait Source: Send + Sync + 'static {
     /// Forgets sticky entries; how many.
     fn clear(&self, wanted: Clear) -> BoxFuture<'_, Result<u64, Unavailable>>;
 
-    /// Puts a cluster in a state; answers when the datapath knows it.
+    /// Puts a cluster in a state; answers when the datapath knows it. `by` says
+    /// who wants it.
     fn set_cluster(
         &self,
         cluster: String,
         state: ClusterState,
+        by: String,
     ) -> BoxFuture<'_, Result<(), Unavailable>>;
 }

@@ -93,7 +93,12 @@ async fn client(mut stream: UnixStream, source: &dyn Source, idle: Duration) -> 
                     let uid = asker.map(|asker| asker.uid());
                     let pid = asker.and_then(|asker| asker.pid());
                     info!(uid, pid, %change, "an operator's word");
-                    out.change(change, source).await?;
+                    let number = |number: Option<i64>| {
+                        number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
+                    };
+                    let (uid, pid) = (uid.map(i64::from), pid.map(i64::from));
+                    let by = format!("uid {}, process {}", number(uid), number(pid));
+                    out.change(change, by, source).await?;
                 }
             },
         },
@@ -156,7 +161,7 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
         }
     }
 
-    async fn change(&mut self, change: Change, source: &dyn Source) -> io::Result<()> {
+    async fn change(&mut self, change: Change, by: String, source: &dyn Source) -> io::Result<()> {
         let wanted = match change {
             Change::ClearSticky {
                 cluster,
@@ -180,7 +185,7 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
                 };
             }
             Change::SetCluster { cluster, state } => {
-                return match within(source.set_cluster(cluster.clone(), state)).await {
+                return match within(source.set_cluster(cluster.clone(), state, by)).await {
                     Ok(()) => self.line(&ClusterSet { cluster, state }).await,
                     Err(reason) => self.fail(&reason).await,
                 };

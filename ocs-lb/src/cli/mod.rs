@@ -26,6 +26,10 @@ pub const DEFAULT_CONFIG: &str = "/etc/ocs-lb/config.yaml";
 /// Where the runtime socket is unless `--socket` or `OCS_LB_SOCKET` says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ocs-lb/admin.sock";
 
+/// Where what outlives the datapath is kept, unless `--state-directory` or
+/// systemd (`StateDirectory=`) says otherwise.
+pub const DEFAULT_STATE: &str = "/var/lib/ocs-lb";
+
 /// Done.
 pub const EXIT_DONE: u8 = 0;
 /// Failed, or not ready.
@@ -44,6 +48,8 @@ pub enum Command {
         detach_on_exit: bool,
         /// Whether sessions of other processes on what is served go on.
         take_over: bool,
+        /// Where the operator's word is kept.
+        state: PathBuf,
     },
     /// Validate a configuration and print the bill.
     Check {
@@ -111,6 +117,14 @@ enum Verb {
         /// Go on although other processes hold a served port; their connections stay theirs
         #[arg(long)]
         take_over: bool,
+        /// Directory that keeps what an operator said of clusters
+        #[arg(
+            long = "state-directory",
+            value_name = "PATH",
+            env = "STATE_DIRECTORY",
+            default_value = DEFAULT_STATE
+        )]
+        state: PathBuf,
     },
     /// Print every problem of a configuration, or what it will cost; touches nothing
     Check {
@@ -273,10 +287,12 @@ where
             config,
             detach_on_exit,
             take_over,
+            state,
         } => Command::Run {
             config,
             detach_on_exit,
             take_over,
+            state,
         },
         Verb::Check { config, json } => Command::Check { config, json },
         Verb::Show(arguments) => {

@@ -19,7 +19,8 @@ fn run_and_check_have_defaults() {
         Command::Run {
             config: DEFAULT_CONFIG.into(),
             detach_on_exit: false,
-            take_over: false
+            take_over: false,
+            state: DEFAULT_STATE.into(),
         }
     );
     assert_eq!(
@@ -27,7 +28,8 @@ fn run_and_check_have_defaults() {
         Command::Run {
             config: "x.yaml".into(),
             detach_on_exit: true,
-            take_over: false
+            take_over: false,
+            state: DEFAULT_STATE.into(),
         }
     );
     assert_eq!(

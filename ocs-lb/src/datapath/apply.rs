@@ -8,28 +8,29 @@ use ocs_lb_common::abi::{Cluster, FIRST_LEARNED, LinkInfo, NextHop, NextHopKey, 
 use ocs_lb_common::address::V4;
 
 use super::load::Maps;
+use super::write::{is_full, patient};
 use crate::model::edits::MapEdit;
 use crate::model::ways;
 
 /// A write that a map refused.
 #[derive(Debug, thiserror::Error)]
-#[error("map {map}: {source}{hint}")]
+#[error("map {map}{hint}")]
 pub struct ApplyError {
     map: &'static str,
     source: MapError,
     hint: &'static str,
 }
 
-fn error(map: &'static str) -> impl Fn(MapError) -> ApplyError {
+pub(super) fn error(map: &'static str) -> impl Fn(MapError) -> ApplyError {
     move |source| ApplyError {
         map,
-        source,
-        hint: match map {
-            "SERVICES4" | "ADDRESSES4" => "; too many VIPs and ports for its size",
-            "NEXT_HOP_IDS4" => "; too many neighbours for its size",
-            "LINKS" => "; too many interfaces for its size",
+        hint: match (map, is_full(&source)) {
+            ("SERVICES4" | "ADDRESSES4", true) => ": too many VIPs and ports for its size",
+            ("NEXT_HOP_IDS4", true) => ": too many neighbours for its size",
+            ("LINKS", true) => ": too many interfaces for its size",
             _ => "",
         },
+        source,
     }
 }
 
@@ -39,30 +40,42 @@ fn error(map: &'static str) -> impl Fn(MapError) -> ApplyError {
 /// The map's.
 pub fn apply(maps: &mut Maps, edit: &MapEdit) -> Result<(), ApplyError> {
     match edit {
-        MapEdit::Address(address, flags) => maps
-            .addresses
-            .insert(address, flags, 0)
-            .map_err(error("ADDRESSES4")),
-        MapEdit::Service(key, service) => maps
-            .services
-            .insert(key, service, 0)
-            .map_err(error("SERVICES4")),
-        MapEdit::Backend(index, backend) => maps
-            .backends
-            .set(*index, *backend, 0)
-            .map_err(error("BACKENDS4")),
+        MapEdit::Address(address, flags) => {
+            patient(|| maps.addresses.insert(address, flags, 0)).map_err(error("ADDRESSES4"))
+        }
+        MapEdit::Service(key, service) => {
+            patient(|| maps.services.insert(key, service, 0)).map_err(error("SERVICES4"))
+        }
+        MapEdit::Backend(index, backend) => {
+            patient(|| maps.backends.set(*index, *backend, 0)).map_err(error("BACKENDS4"))
+        }
     }
+}
+
+/// Writes the records of backends. They stay where nobody needs them any more:
+/// flows may have their ids.
+///
+/// # Errors
+/// The map's.
+pub fn set_backends(maps: &mut Maps, edits: &[MapEdit]) -> Result<(), ApplyError> {
+    let is_backend = |edit: &&MapEdit| matches!(edit, MapEdit::Backend(..));
+    edits
+        .iter()
+        .filter(is_backend)
+        .try_for_each(|edit| apply(maps, edit))
 }
 
 /// Makes the tables of a datapath that may forward already serve what the
 /// edits say and nothing else; how many services and addresses were taken
-/// away. Records of backends stay: flows may have their ids.
+/// away.
 ///
 /// # Errors
 /// The map's; what was written before holds then.
 pub fn sync(maps: &mut Maps, edits: &[MapEdit]) -> Result<usize, ApplyError> {
     for edit in edits {
-        apply(maps, edit)?;
+        if !matches!(edit, MapEdit::Backend(..)) {
+            apply(maps, edit)?;
+        }
     }
     let (mut services, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     for edit in edits {
@@ -80,14 +93,12 @@ pub fn sync(maps: &mut Maps, edits: &[MapEdit]) -> Result<usize, ApplyError> {
     let gone = gone(maps.addresses.keys(), &addresses).map_err(error("ADDRESSES4"))?;
     let mut removed = gone.len();
     for address in gone {
-        maps.addresses
-            .remove(&address)
-            .map_err(error("ADDRESSES4"))?;
+        patient(|| maps.addresses.remove(&address)).map_err(error("ADDRESSES4"))?;
     }
     let stale = self::gone(maps.services.keys(), &services).map_err(error("SERVICES4"))?;
     removed += stale.len();
     for key in stale {
-        maps.services.remove(&key).map_err(error("SERVICES4"))?;
+        patient(|| maps.services.remove(&key)).map_err(error("SERVICES4"))?;
     }
     Ok(removed)
 }
@@ -108,9 +119,7 @@ fn gone<K: Ord>(
 /// # Errors
 /// The map's.
 pub fn set_cluster(maps: &mut Maps, id: u16, policy: &Cluster) -> Result<(), ApplyError> {
-    maps.clusters
-        .set(u32::from(id), policy, 0)
-        .map_err(error("CLUSTERS"))
+    patient(|| maps.clusters.set(u32::from(id), policy, 0)).map_err(error("CLUSTERS"))
 }
 
 /// Writes what every program is told.
@@ -118,7 +127,7 @@ pub fn set_cluster(maps: &mut Maps, id: u16, policy: &Cluster) -> Result<(), App
 /// # Errors
 /// The map's.
 pub fn set_settings(maps: &mut Maps, settings: Settings) -> Result<(), ApplyError> {
-    maps.settings.set(0, settings, 0).map_err(error("SETTINGS"))
+    patient(|| maps.settings.set(0, settings, 0)).map_err(error("SETTINGS"))
 }
 
 /// The controller's next hops: slots below [`FIRST_LEARNED`].
@@ -177,10 +186,8 @@ impl NextHops {
             ifindex: link(maps, ifindex)?.send_on,
             ..NextHop::default()
         };
-        maps.next_hops.set(id, hop, 0).map_err(error("NEXT_HOPS"))?;
-        maps.next_hop_ids
-            .insert(key, id, 0)
-            .map_err(error("NEXT_HOP_IDS4"))?;
+        patient(|| maps.next_hops.set(id, hop, 0)).map_err(error("NEXT_HOPS"))?;
+        patient(|| maps.next_hop_ids.insert(key, id, 0)).map_err(error("NEXT_HOP_IDS4"))?;
         self.used = id;
         self.narrow(id, mtu);
         Ok(Some(id as u16))
@@ -299,9 +306,7 @@ pub fn set_neighbor(
         generation: before.generation.wrapping_add(1),
         ..after
     };
-    maps.next_hops
-        .set(id, after, 0)
-        .map_err(error("NEXT_HOPS"))?;
+    patient(|| maps.next_hops.set(id, after, 0)).map_err(error("NEXT_HOPS"))?;
     Ok(true)
 }
 
@@ -349,13 +354,13 @@ pub fn renumber(maps: &mut Maps, old: u32, new: u32) -> Result<usize, ApplyError
             generation: before.generation.wrapping_add(1),
             ..before
         };
-        maps.next_hops.set(id, hop, 0).map_err(error("NEXT_HOPS"))?;
+        patient(|| maps.next_hops.set(id, hop, 0)).map_err(error("NEXT_HOPS"))?;
         let key_now = NextHopKey {
             ifindex: new,
             ..key
         };
-        maps.next_hop_ids.insert(key_now, id, 0).map_err(&ids)?;
-        maps.next_hop_ids.remove(&key).map_err(&ids)?;
+        patient(|| maps.next_hop_ids.insert(key_now, id, 0)).map_err(&ids)?;
+        patient(|| maps.next_hop_ids.remove(&key)).map_err(&ids)?;
         moved += 1;
     }
     Ok(moved)

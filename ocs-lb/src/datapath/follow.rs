@@ -8,6 +8,8 @@ use super::apply;
 use super::attach::{self, Attached};
 use super::hook;
 use super::owner::Owner;
+use super::wires::Wires;
+use super::write::told;
 use crate::model::attach::Mode;
 use crate::neighbor::Link;
 use crate::setup;
@@ -15,9 +17,9 @@ use crate::setup;
 /// What is compared between two looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Host {
-    /// Names, indexes, MAC addresses, whether they are on and whether XDP is
-    /// attached, of the interfaces that matter.
-    links: BTreeSet<(String, u32, [u8; 6], bool, bool)>,
+    /// Names, indexes, MAC addresses, MTUs, whether they are on and whether XDP
+    /// is attached, of the interfaces that matter.
+    links: BTreeSet<(String, u32, [u8; 6], u32, bool, bool)>,
     addresses: BTreeSet<(u32, Ipv4Addr)>,
 }
 
@@ -26,7 +28,7 @@ impl Host {
         let known = |link: &&Link| names.contains(&link.name);
         let row = |link: &Link| {
             let (name, xdp) = (link.name.clone(), link.xdp.is_some());
-            (name, link.ifindex, link.mac, link.up, xdp)
+            (name, link.ifindex, link.mac, link.mtu, link.up, xdp)
         };
         Self {
             links: links.iter().filter(known).map(row).collect(),
@@ -46,6 +48,8 @@ pub(super) struct Following {
     pub(super) routes: bool,
     /// Why the running model does not hold whole, as it was last said.
     pub(super) waits: Option<String>,
+    /// What the drivers do to packets.
+    pub(super) wires: Wires,
 }
 
 impl Owner {
@@ -58,6 +62,7 @@ impl Owner {
         let (host, links) = self.look_at_host().await?;
         let lost = self.leave_lost(&links)?;
         let moved = self.routes_moved().await;
+        self.look_at_wires(&links).await;
         let before = self.following.host.get_or_insert_with(|| host.clone());
         if *before == host && !lost && !moved && self.following.waits.is_none() {
             // An interface that is not served may be a parent, or a way out.
@@ -89,7 +94,7 @@ impl Owner {
             }
             // Tried again at the next look.
             Err(error) => {
-                let text = format!("{error:#}");
+                let text = told(&error);
                 if self.following.waits.as_ref() != Some(&text) {
                     tracing::warn!("the host changed, and the datapath waits: {text}");
                     self.following.waits = Some(text);
@@ -196,6 +201,7 @@ mod tests {
             ifindex,
             name: name.into(),
             mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
             up: true,
             xdp,
             ..Link::default()
@@ -207,7 +213,10 @@ mod tests {
         let other = link("docker0", 9, None);
         let with_another = [link("eth0", 2, Some(Mode::Native)), other];
         assert_eq!(usual, of(&with_another, &[(2, address)]));
+        let mut shorter = link("eth0", 2, Some(Mode::Native));
+        shorter.mtu = 1400;
         for (links, addresses) in [
+            (vec![shorter], vec![(2, address)]),
             (vec![], vec![(2, address)]),
             (
                 vec![link("eth0", 3, Some(Mode::Native))],

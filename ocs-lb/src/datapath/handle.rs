@@ -119,11 +119,17 @@ impl Handle {
         }
     }
 
-    /// Puts a cluster in a state; the datapath knows it when this returns.
+    /// Puts a cluster in a state; the datapath knows it when this returns, and
+    /// it is kept. `by` says who wants it.
     ///
     /// # Errors
     /// As [`Handle::tell`]; what is not there; the map's.
-    pub async fn set_cluster(&self, cluster: &str, state: ClusterState) -> Result<(), Unavailable> {
+    pub async fn set_cluster(
+        &self,
+        cluster: &str,
+        state: ClusterState,
+        by: String,
+    ) -> Result<(), Unavailable> {
         let cluster = self
             .known()
             .model
@@ -133,6 +139,7 @@ impl Handle {
         let message = Message::SetCluster {
             cluster,
             state,
+            by,
             done,
         };
         self.tell(message).await?;

@@ -6,6 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aya::maps::{HashMap, MapData, MapError};
 
+use super::apply::{ApplyError, error};
+use super::write::patient;
+
+/// Name of the map.
+pub const MAP: &str = "IDENTITY";
 /// Bytes of an entry.
 pub const SIZE: usize = 96;
 /// Longest name, in bytes (the configuration's limit).
@@ -65,7 +70,7 @@ impl Identity {
     ///
     /// # Errors
     /// The map's.
-    pub fn set(&mut self, wanted: &BTreeMap<(u16, Option<u16>), Entry>) -> Result<(), MapError> {
+    pub fn set(&mut self, wanted: &BTreeMap<(u16, Option<u16>), Entry>) -> Result<(), ApplyError> {
         let wanted: BTreeMap<u32, [u8; SIZE]> = wanted
             .iter()
             .map(|((cluster, slot), entry)| (key(*cluster, *slot), encode(entry)))
@@ -80,7 +85,7 @@ impl Identity {
             .copied()
             .collect();
         for key in gone {
-            self.map.remove(&key)?;
+            patient(|| self.map.remove(&key)).map_err(error(MAP))?;
             self.written.remove(&key);
         }
         Ok(())
@@ -95,7 +100,7 @@ impl Identity {
     ///
     /// # Errors
     /// The map's.
-    pub fn set_forwarding_before(&mut self, value: &str) -> Result<(), MapError> {
+    pub fn set_forwarding_before(&mut self, value: &str) -> Result<(), ApplyError> {
         let entry = Entry {
             name: value.to_owned(),
             address: None,
@@ -105,9 +110,9 @@ impl Identity {
         self.write(HOST, encode(&entry))
     }
 
-    fn write(&mut self, key: u32, bytes: [u8; SIZE]) -> Result<(), MapError> {
+    fn write(&mut self, key: u32, bytes: [u8; SIZE]) -> Result<(), ApplyError> {
         if self.written.get(&key) != Some(&bytes) {
-            self.map.insert(key, bytes, 0)?;
+            patient(|| self.map.insert(key, bytes, 0)).map_err(error(MAP))?;
             self.written.insert(key, bytes);
         }
         Ok(())

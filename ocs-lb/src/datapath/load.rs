@@ -304,7 +304,7 @@ pub fn identity(pins: Option<&Pins>) -> Result<Identity, LoadError> {
     use aya::maps::Map;
     use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 
-    const NAME: &str = "IDENTITY";
+    const NAME: &str = identity::MAP;
     /// `BPF_F_NO_PREALLOC` (`include/uapi/linux/bpf.h`).
     const NO_PREALLOC: u32 = 1;
     let pattern = aya_obj::Map::new_from_params(

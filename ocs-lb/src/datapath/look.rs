@@ -93,6 +93,7 @@ impl Owner {
         Ok(Some(ClusterView {
             name: cluster.name.clone(),
             state: self.states[id],
+            said: self.said(&cluster.name, self.states[id]),
             max_connections: cluster.max_connections,
             live: load.live,
             pending: load.pending,

@@ -31,3 +31,5 @@ pub mod sweep;
 pub mod sysctl;
 mod tell;
 mod watch;
+mod wires;
+pub mod write;

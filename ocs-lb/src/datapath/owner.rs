@@ -19,6 +19,7 @@ use super::handle::{Handle, Known};
 use super::history::History;
 use super::kills::Kills;
 use super::watch::SnatName;
+use super::write::told;
 use super::{apply, read, sweep};
 use crate::admin::Reset;
 use crate::health::observe::Traffic;
@@ -31,6 +32,7 @@ use crate::neighbor::{Change, Neighbor, Netlink};
 use crate::setup::{Running, identities, per_backend, states};
 use crate::snapshot::{DurationsView, EventView, KilledView, ReloadView, Snapshot, SweepView};
 use crate::targets::targets;
+use crate::words::Words;
 
 /// What others tell or ask the owner.
 pub enum Message {
@@ -63,6 +65,8 @@ pub enum Message {
         cluster: u16,
         /// What it is to be.
         state: ClusterState,
+        /// Who says so.
+        by: String,
         /// Whether the datapath knows it.
         done: oneshot::Sender<Result<(), String>>,
     },
@@ -76,7 +80,7 @@ const WALKS: Duration = Duration::from_millis(1000 / WALKS_PER_SECOND as u64);
 /// Says that a part of the owner's work failed; the datapath forwards on.
 fn report(what: &str, result: anyhow::Result<()>) {
     if let Err(error) = result {
-        tracing::error!(what, error = format!("{error:#}"), "not done");
+        tracing::error!(what, error = told(&error), "not done");
     }
 }
 
@@ -110,6 +114,8 @@ pub(super) struct Owner {
     pub(super) health: Vec<Vec<Health>>,
     /// The operator's word, by cluster id.
     pub(super) states: Vec<ClusterState>,
+    /// The same where it outlives the datapath.
+    pub(super) words: Words,
     pub(super) sweep: SweepView,
     pub(super) drift: Drift,
     pub(super) unknown: Option<Unknown>,
@@ -138,6 +144,8 @@ pub struct Start {
     pub found: Found,
     /// The way to the kernel's tables.
     pub netlink: Netlink,
+    /// The operator's word, as it was kept.
+    pub words: Words,
     /// Stands in for the clusters' own.
     pub unknown: Option<Unknown>,
     /// The configuration's file.
@@ -183,6 +191,7 @@ pub fn spawn(
         model,
         found,
         netlink,
+        words,
         unknown,
         config,
         detach,
@@ -205,13 +214,14 @@ pub fn spawn(
     checks.set(targets(&model, &running)?, |target| {
         found.was_healthy(target.cluster, target.backend)
     });
-    let states = states(&model, &found);
+    let states = states(&model, &found, &words);
     let owner = Owner {
         running,
         model,
         netlink,
         health,
         states,
+        words,
         sweep: SweepView::default(),
         drift: Drift::default(),
         unknown,
@@ -289,7 +299,13 @@ impl Owner {
 
     async fn handle(&mut self, message: Message) -> anyhow::Result<()> {
         match message {
-            Message::Health(fact) => self.health(&fact)?,
+            Message::Health(fact) => {
+                if let Err(error) = self.health(&fact) {
+                    // What a map refused is written after the next sweep.
+                    self.following.waits = Some(told(&error));
+                    return Err(error);
+                }
+            }
             Message::Network(Change::Neighbor(neighbor)) => self.neighbor(&neighbor)?,
             Message::Network(Change::Host) => self.follow_host().await?,
             Message::Network(Change::Routes) => self.following.routes = true,
@@ -323,10 +339,11 @@ impl Owner {
             Message::SetCluster {
                 cluster,
                 state,
+                by,
                 done,
             } => {
-                let set = self.set_cluster(usize::from(cluster), state);
-                let _ = done.send(set.map_err(|error| format!("{error:#}")));
+                let set = self.set_cluster(usize::from(cluster), state, by);
+                let _ = done.send(set.map_err(|error| told(&error)));
             }
         }
         Ok(())

@@ -2,9 +2,14 @@
 
 use ocs_lb_common::abi::Cluster;
 
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+
 use super::apply;
 use super::owner::Owner;
 use crate::model::{ClusterState, policy};
+use crate::snapshot::SaidView;
 
 impl Owner {
     /// Tells the datapath whom a cluster's clients may meet now; which
@@ -23,16 +28,37 @@ impl Owner {
     }
 
     /// Puts a cluster in a state; what the datapath refuses leaves it as it was.
-    pub(super) fn set_cluster(&mut self, id: usize, state: ClusterState) -> anyhow::Result<()> {
+    pub(super) fn set_cluster(
+        &mut self,
+        id: usize,
+        state: ClusterState,
+        by: String,
+    ) -> anyhow::Result<()> {
         let before = std::mem::replace(&mut self.states[id], state);
-        if let Err(error) = self.write_policy(id) {
+        let written = self.write_policy(id).and_then(|_| self.write_identities());
+        if let Err(error) = written {
             self.states[id] = before;
+            // Where that is refused too, the next look at the host writes it.
+            if self.write_policy(id).is_err() {
+                self.following.waits = Some(format!("{error:#}"));
+            }
             return Err(error);
         }
-        self.write_identities()?;
         let cluster = &self.model.clusters[id].name;
         tracing::info!(cluster, %before, %state, "cluster set");
-        Ok(())
+        let now = SystemTime::now();
+        tokio::task::block_in_place(|| self.words.say(cluster, state, by, now)).with_context(|| {
+            format!("cluster {cluster} is set to {state}, but not over the next boot")
+        })
+    }
+
+    /// Who said that a cluster is in this state.
+    pub(super) fn said(&self, cluster: &str, state: ClusterState) -> Option<SaidView> {
+        let word = self.words.of(cluster).filter(|word| word.state == state)?;
+        Some(SaidView {
+            by: word.by.clone(),
+            at: word.at.clone(),
+        })
     }
 
     pub(super) fn healthy(&self, id: usize) -> Vec<bool> {

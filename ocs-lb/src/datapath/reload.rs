@@ -10,23 +10,36 @@ use super::handle::Known;
 use super::load::MapIds;
 use super::owner::{Health, Owner, wall_clock};
 use super::sticky_tables::sticky_for;
+use super::write::told;
 use super::{adopt, attach, read, sticky};
 use crate::config;
 use crate::model::align::{Ids, align};
 use crate::model::diff::{diff, needs_restart};
+use crate::model::edits::{MapEdit, Reach};
 use crate::model::sizes::Sizes;
 use crate::model::{AttachMode, Backend, Cluster, ClusterState, Interfaces, Model, RemovedAction};
 use crate::neighbor::Link;
-use crate::setup::{self, Facts, Running, identities, per_backend};
+use crate::setup::{self, Facts, Network, Running, identities, per_backend};
 use crate::snapshot::ReloadView;
 use crate::targets::targets;
+
+/// A model with all that this host says of it.
+struct Ready {
+    model: Model,
+    network: Network,
+    interfaces: Vec<(Link, AttachMode)>,
+    sizes: Sizes,
+    reach: Vec<Vec<Reach>>,
+    edits: Vec<MapEdit>,
+}
 
 impl Owner {
     /// Reads the file again and applies it; what changed.
     ///
     /// # Errors
     /// Every problem of the file, or why this host cannot do what it says.
-    /// The datapath is as it was then, unless a map refused a write midway.
+    /// The datapath is as it was then: what was written before a map refused
+    /// the next write is set back.
     pub(super) async fn reload(&mut self) -> Result<Vec<String>, String> {
         let result = self.apply_file().await;
         self.reloads = self.reloads.after(result.is_ok(), wall_clock());
@@ -47,22 +60,36 @@ impl Owner {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let model = self
-            .aligned(loaded.model)
-            .map_err(|error| format!("{error:#}"))?;
+        let model = self.aligned(loaded.model).map_err(|error| told(&error))?;
         let mut changes = diff(&self.model, &model);
         for key in needs_restart(&self.model, &model) {
             changes.push(format!(
                 "{key}: takes effect when the controller starts again"
             ));
         }
-        match self.apply_model(model).await {
+        let before = Arc::clone(&self.model);
+        let ready = self.prepare(model).await.map_err(|error| told(&error))?;
+        match self.write(ready).await {
             Ok(()) => Ok(changes),
-            Err(error) => {
-                let error = format!("{error:#}");
-                // What was written before is set back at the next look.
-                self.following.waits = Some(error.clone());
-                Err(error)
+            Err(error) => Err(self.set_back(&before, &told(&error)).await),
+        }
+    }
+
+    /// Makes the datapath what it was before a change failed midway; what there
+    /// is to say of it.
+    async fn set_back(&mut self, before: &Model, error: &str) -> String {
+        let tried = self.apply_model(before.clone()).await;
+        match tried {
+            Ok(()) => format!("{error}; the configuration from before is set back and forwards"),
+            Err(again) => {
+                let again = told(&again);
+                let said = format!(
+                    "{error}; the configuration from before could not be set back whole ({again}): \
+                     it is tried again every second, and what was written forwards"
+                );
+                // For the next look.
+                self.following.waits = Some(again);
+                said
             }
         }
     }
@@ -78,8 +105,18 @@ impl Owner {
         Ok(align(&ids, Some(&self.model), model, is_busy)?)
     }
 
-    /// Brings the datapath to a model. What can fail comes first.
+    /// Brings the datapath to a model.
+    ///
+    /// # Errors
+    /// What this host cannot do; a map's, and then part of it is written.
     pub(super) async fn apply_model(&mut self, model: Model) -> anyhow::Result<()> {
+        let ready = self.prepare(model).await?;
+        self.write(ready).await
+    }
+
+    /// Looks whether this host can do what a model says. No packet meets
+    /// anything of it yet.
+    async fn prepare(&mut self, model: Model) -> anyhow::Result<Ready> {
         let network = setup::look(&model, &self.netlink).await?;
         let interfaces = setup::interfaces(&model, &network)?;
         let sizes = Sizes::of(&model);
@@ -101,6 +138,26 @@ impl Owner {
             &running.reach,
         )?;
         let edits = setup::edits(&model, &network, &reach)?;
+        Ok(Ready {
+            model,
+            network,
+            interfaces,
+            sizes,
+            reach,
+            edits,
+        })
+    }
+
+    /// Writes what was prepared.
+    async fn write(&mut self, ready: Ready) -> anyhow::Result<()> {
+        let Ready {
+            model,
+            network,
+            interfaces,
+            sizes,
+            reach,
+            edits,
+        } = ready;
         let health = self.health_of(&model);
         let healthy = per_backend(&model, |id, slot| health[id][slot].healthy);
         let states = self.states_of(&model);
@@ -204,7 +261,8 @@ impl Owner {
         let state = |(id, cluster): (usize, &Cluster)| {
             let old = self.model.clusters.get(id);
             let same = old.filter(|old| old.name == cluster.name);
-            same.map_or(ClusterState::Ready, |_| self.states[id])
+            // One that was away and is back has what was said of it.
+            same.map_or_else(|| self.words.state(&cluster.name), |_| self.states[id])
         };
         model.clusters.iter().enumerate().map(state).collect()
     }

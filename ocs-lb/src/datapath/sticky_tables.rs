@@ -7,6 +7,7 @@ use ocs_lb_common::address::V4;
 
 use super::load::{LoadError, Loaded, MapBill, StickyTable, open_or_create, row};
 use super::pins::Pins;
+use super::write::patient;
 
 /// Name of the map of sticky tables.
 pub(super) const STICKY: &str = "STICKY4";
@@ -52,17 +53,15 @@ pub fn sticky_for(loaded: &mut Loaded, pins: &Pins, sizes: &[u32]) -> Result<(),
         name: STICKY,
         source,
     };
-    let mut ids = loaded.ids.sticky.to_vec();
-    ids.truncate(sizes.len());
-    loaded.maps.sticky.truncate(sizes.len());
     for (cluster, entries) in sizes.iter().enumerate() {
         let data = sticky_table(cluster, *entries, Some(pins))?;
         let id = data.info().map_err(map)?.id();
-        if ids.get(cluster) == Some(&id) {
+        if loaded.ids.sticky.get(cluster) == Some(&id) {
             continue;
         }
-        loaded.sticky.set(cluster as u32, &data, 0).map_err(map)?;
+        patient(|| loaded.sticky.set(cluster as u32, &data, 0)).map_err(map)?;
         let table = table(data)?;
+        let mut ids = loaded.ids.sticky.to_vec();
         if cluster < ids.len() {
             ids[cluster] = table.id;
             loaded.maps.sticky[cluster] = table.map;
@@ -70,8 +69,17 @@ pub fn sticky_for(loaded: &mut Loaded, pins: &Pins, sizes: &[u32]) -> Result<(),
             ids.push(table.id);
             loaded.maps.sticky.push(table.map);
         }
+        // At once: what comes after may be refused.
+        loaded.ids.sticky = ids.into();
     }
-    loaded.ids.sticky = ids.into();
+    loaded.maps.sticky.truncate(sizes.len());
+    loaded.ids.sticky = loaded
+        .ids
+        .sticky
+        .iter()
+        .take(sizes.len())
+        .copied()
+        .collect();
     Ok(())
 }
 
@@ -118,7 +126,7 @@ fn sticky_table(cluster: usize, entries: u32, pins: Option<&Pins>) -> Result<Map
     let (old, mut new) = (table(old)?.map, table(new)?.map);
     for entry in old.iter() {
         let (key, value) = entry.map_err(map)?;
-        new.insert(key, value, 0).map_err(map)?;
+        patient(|| new.insert(key, value, 0)).map_err(map)?;
     }
     let pinned = |source: Box<dyn std::error::Error + Send + Sync>| LoadError::Pinned {
         path: path.clone(),

@@ -37,6 +37,7 @@ fn sample() -> Snapshot {
         name: "ocs".into(),
         removed: false,
         state: ClusterState::Drain,
+        said: None,
         refused: BTreeMap::from([("limit".to_owned(), 3)]),
         max_connections: 40000,
         live: 7,

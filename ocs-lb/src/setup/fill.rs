@@ -82,6 +82,8 @@ pub fn fill(
     sizes: &Sizes,
     facts: Facts<'_>,
 ) -> anyhow::Result<()> {
+    // A place may go to another backend: before anyone is sent there.
+    apply::set_backends(maps, edits)?;
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?.max(1) as u32;
     let port_maps = maps.port_maps.len();
     apply::set_settings(

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -94,6 +94,8 @@ impl Balancer {
             .arg("run")
             .arg("--config")
             .arg(&path)
+            .arg("--state-directory")
+            .arg(scratch.join("state"))
             .args(arguments);
         Ok(Self {
             process: Process::start(command)?,
@@ -111,8 +113,24 @@ impl Balancer {
     /// # Errors
     /// Where it cannot be started.
     pub fn relaunch(&mut self, binary: &Path) -> anyhow::Result<()> {
+        self.relaunch_as(binary, |_| Ok(()))
+    }
+
+    /// The same with a command that is prepared further.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn relaunch_as(
+        &mut self,
+        binary: &Path,
+        prepare: impl FnOnce(&mut Command) -> std::io::Result<()>,
+    ) -> anyhow::Result<()> {
         let mut command = self.namespace.command(binary);
         command.arg("run").arg("--config").arg(&self.config);
+        command
+            .arg("--state-directory")
+            .arg(self.config.with_file_name("state"));
+        prepare(&mut command)?;
         self.process = Process::start(command)?;
         binary.clone_into(&mut self.binary);
         Ok(())
@@ -131,7 +149,7 @@ impl Balancer {
     /// # Errors
     /// Where the command fails or prints no JSON.
     pub fn show(&self, what: &str) -> anyhow::Result<Value> {
-        let output = std::process::Command::new(&self.binary)
+        let output = Command::new(&self.binary)
             .arg("--socket")
             .arg(&self.socket)
             .args(["show", what, "--json"])

@@ -15,6 +15,7 @@ pub mod others;
 pub mod proc;
 pub mod relay;
 pub mod server;
+pub mod supervise;
 pub mod tcp;
 pub mod topology;
 pub mod vm;

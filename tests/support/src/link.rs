@@ -133,6 +133,18 @@ pub async fn set_mac(name: &str, mac: [u8; 6]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Gives a link another MTU.
+///
+/// # Errors
+/// netlink's; where its driver refuses.
+pub async fn set_mtu(name: &str, mtu: u32) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let id = index(&handle, name).await?;
+    let message = LinkUnspec::new_with_index(id).mtu(mtu).build();
+    handle.link().set(message).execute().await?;
+    Ok(())
+}
+
 /// Takes an address away.
 ///
 /// # Errors
@@ -264,14 +276,14 @@ pub async fn mac(name: &str) -> anyhow::Result<[u8; 6]> {
 /// # Errors
 /// The ioctl's.
 pub fn wire_like(name: &str) -> anyhow::Result<()> {
-    for (command, value) in [
-        (ETHTOOL_STSO, 0),
-        (ETHTOOL_SGSO, 0),
-        (ETHTOOL_SSG, 0),
-        (ETHTOOL_STXCSUM, 0),
-        (ETHTOOL_SGRO, 1),
+    for (offload, on) in [
+        (Offload::Tso, false),
+        (Offload::Gso, false),
+        (Offload::ScatterGather, false),
+        (Offload::TxChecksum, false),
+        (Offload::Gro, true),
     ] {
-        ethtool(name, command, value).with_context(|| format!("offloads of {name}"))?;
+        set_offload(name, offload, on)?;
     }
     Ok(())
 }
@@ -282,8 +294,13 @@ pub fn wire_like(name: &str) -> anyhow::Result<()> {
 /// # Errors
 /// The ioctl's.
 pub fn card_like(name: &str) -> anyhow::Result<()> {
-    for command in [ETHTOOL_STXCSUM, ETHTOOL_SSG, ETHTOOL_STSO, ETHTOOL_SGSO] {
-        ethtool(name, command, 1).with_context(|| format!("offloads of {name}"))?;
+    for offload in [
+        Offload::TxChecksum,
+        Offload::ScatterGather,
+        Offload::Tso,
+        Offload::Gso,
+    ] {
+        set_offload(name, offload, true)?;
     }
     Ok(())
 }
@@ -293,15 +310,32 @@ pub fn card_like(name: &str) -> anyhow::Result<()> {
 /// # Errors
 /// The ioctl's.
 pub fn set_gro(name: &str, on: bool) -> anyhow::Result<()> {
-    ethtool(name, ETHTOOL_SGRO, u32::from(on)).with_context(|| format!("offloads of {name}"))
+    set_offload(name, Offload::Gro, on)
 }
 
-// include/uapi/linux/ethtool.h
-const ETHTOOL_STXCSUM: u32 = 0x17;
-const ETHTOOL_SSG: u32 = 0x19;
-const ETHTOOL_STSO: u32 = 0x1f;
-const ETHTOOL_SGSO: u32 = 0x24;
-const ETHTOOL_SGRO: u32 = 0x2c;
+/// What a driver does to packets: the commands that set it
+/// (`include/uapi/linux/ethtool.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offload {
+    /// `ETHTOOL_STXCSUM`.
+    TxChecksum = 0x17,
+    /// `ETHTOOL_SSG`.
+    ScatterGather = 0x19,
+    /// `ETHTOOL_STSO`.
+    Tso = 0x1f,
+    /// `ETHTOOL_SGSO`.
+    Gso = 0x24,
+    /// `ETHTOOL_SGRO`.
+    Gro = 0x2c,
+}
+
+/// Switches an offload, as `ethtool -K` does.
+///
+/// # Errors
+/// The ioctl's.
+pub fn set_offload(name: &str, offload: Offload, on: bool) -> anyhow::Result<()> {
+    ethtool(name, offload as u32, u32::from(on)).with_context(|| format!("{offload:?} of {name}"))
+}
 
 #[repr(C)]
 struct EthtoolValue {

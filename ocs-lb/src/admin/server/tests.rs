@@ -201,6 +201,7 @@ impl Source for Memory {
         &self,
         cluster: String,
         _: ClusterState,
+        _: String,
     ) -> BoxFuture<'_, Result<(), Unavailable>> {
         let known = ["ocs", "lync"].contains(&&*cluster);
         Box::pin(async move {
