@@ -109,8 +109,19 @@ impl<A: Family> Pair<A> {
     }
 }
 
-/// Pays what the end of a flow owes: counts, the port's rest, the event. The
-/// room says which flow, by its forward key.
+/// Has the port of a flow that ends rest. The room says which flow, by its
+/// forward key.
+#[inline(always)]
+pub fn rest<A: Family>(room: &Room<A>) {
+    if let Some(forward) = A::flows().get_ptr(&room.closing) {
+        // SAFETY: a value of the map, read only.
+        let forward: &Flow<A> = unsafe { &*forward };
+        port::rest(&forward.peer_key(), forward.cluster);
+    }
+}
+
+/// Pays what else the end of a flow owes: counts and the event. The room says
+/// which flow, by its forward key.
 #[inline(always)]
 pub fn close<A: Family>(room: &Room<A>) {
     let Some(forward) = A::flows().get_ptr(&room.closing) else {
@@ -118,15 +129,13 @@ pub fn close<A: Family>(room: &Room<A>) {
     };
     // SAFETY: values of the map, read only.
     let forward: &Flow<A> = unsafe { &*forward };
-    let reverse_key = forward.peer_key();
-    let Some(reverse) = A::flows().get_ptr(&reverse_key) else {
+    let Some(reverse) = A::flows().get_ptr(&forward.peer_key()) else {
         return;
     };
     // SAFETY: as above.
     let reverse = unsafe { &*reverse };
     let (cluster, backend, now) = (forward.cluster, forward.backend, room.closed);
     count::apply(cluster, backend, room.count);
-    port::rest(&reverse_key.reversed(), cluster);
     let client = sticky::key(room.closing.source, cluster);
     if matches!(room.count, Count::DropLive) {
         if room.reason == Reason::ServerReset as u8 {

@@ -244,7 +244,8 @@ pub trait Family: Address + Translate {
     fn from_fib(words: &[u32; 4]) -> Self;
     /// To the words of a `bpf_fib_lookup`, network byte order.
     fn to_fib(self) -> [u32; 4];
-    /// [`crate::flow::close`] for one of this CPU's rooms.
+    /// [`crate::flow::rest`] and [`crate::flow::close`] for one of this CPU's
+    /// rooms.
     fn close(room: u32);
     /// [`crate::flow::promoted`] for this CPU's room.
     fn promoted();
@@ -340,6 +341,7 @@ impl Family for V4 {
     }
     #[inline(always)]
     fn close(room: u32) {
+        slow::ocs_lb_rest4(room);
         slow::ocs_lb_close4(room);
     }
     #[inline(always)]

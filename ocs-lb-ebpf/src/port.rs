@@ -140,9 +140,10 @@ pub fn release<A: Family>(tuple: &FlowKey<A>, cluster: u16) {
     }
 }
 
-/// Lets the port of a flow that is over rest.
+/// Lets the port of a flow that is over rest, by the key of its reverse entry.
 #[inline(always)]
-pub fn rest<A: Family>(tuple: &FlowKey<A>, cluster: u16) {
+pub fn rest<A: Family>(reverse: &FlowKey<A>, cluster: u16) {
+    let tuple = &reverse.reversed();
     let Some(ports) = known(tuple) else {
         return;
     };
@@ -150,7 +151,7 @@ pub fn rest<A: Family>(tuple: &FlowKey<A>, cluster: u16) {
         // SAFETY: the counter of the slab's value.
         unsafe { add_u32(&raw mut (*ports.0).resting, 1) };
         count::rest(cluster, 1);
-        reclaim::note(&tuple.reversed());
+        reclaim::note(reverse);
     }
 }
 

@@ -164,10 +164,10 @@ pub fn relocate<M: Medium, A: Family>(frame: &mut M) -> Next {
         count::refusal(cluster, before);
     }
     let told = if refused { StateWord::SERVER_RESET } else { 0 };
-    let (tuple, birth) = (pair.tuple(), room.pending.birth);
+    let (reverse_key, birth) = (pair.forward.peer_key(), room.pending.birth);
     let timestamp = pair.forward.timestamp;
     retire(pair.reverse, pair.forward, room.word.with(told), now.ticks);
-    port::rest(&tuple, cluster);
+    port::rest(&reverse_key, cluster);
 
     let packet = A::syn_packet(&room.pending);
     let written =

@@ -126,6 +126,17 @@ pub extern "C" fn ocs_lb_close4(room: u32) -> u32 {
     0
 }
 
+/// [`flow::rest`] for IPv4, by a number of this CPU's rooms; 0. Beside
+/// [`ocs_lb_close4`], not within: so their stacks do not add up.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ocs_lb_rest4(room: u32) -> u32 {
+    if let Some(room) = open::room_at::<V4>(room) {
+        flow::rest(room);
+    }
+    0
+}
+
 /// [`flow::promoted`] for IPv4; 0.
 #[unsafe(no_mangle)]
 #[inline(never)]

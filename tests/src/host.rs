@@ -16,7 +16,7 @@ use ocs_lb_common::abi::{
 };
 use ocs_lb_common::address::V4;
 use ocs_lb_common::classify;
-use ocs_lb_common::parse::{Odd, Packet, parse_ether_type, parse_ipv4};
+use ocs_lb_common::parse::{Odd, Packet, behind_tags, parse_ether_type, parse_ipv4};
 use ocs_lb_common::rate::Budget;
 use ocs_lb_common::reset;
 use ocs_lb_common::ticks::Ticks;
@@ -132,6 +132,7 @@ impl Datapath {
             ns: now_ns,
             ticks: Ticks::from_ns(now_ns),
         };
+        let tags = self.untag(&mut bytes);
         let parsed = match parse_ether_type(&SliceFrame(&mut bytes)) {
             Ok(EtherType::IPV4) => parse_ipv4(&SliceFrame(&mut bytes)).map_err(|odd| match odd {
                 Odd::IfOurs {
@@ -153,6 +154,9 @@ impl Datapath {
         let verdict = parsed
             .and_then(|packet| self.walk(&mut bytes, &packet, ifindex, now))
             .unwrap_or_else(|verdict| verdict);
+        if verdict.kind() == Kind::Pass {
+            bytes.splice(12..12, tags);
+        }
         let action = match (verdict.kind(), verdict) {
             (Kind::Pass, _) => Action::Pass,
             (Kind::Drop, _) => Action::Drop,
@@ -166,6 +170,22 @@ impl Datapath {
             action,
             verdict,
             bytes,
+        }
+    }
+
+    /// Takes the VLAN tags off a packet to one of our addresses: they are gone
+    /// unless the host gets it.
+    fn untag(&self, bytes: &mut Vec<u8>) -> Vec<u8> {
+        let Some((EtherType::IPV4, len)) = behind_tags(&SliceFrame(bytes)) else {
+            return Vec::new();
+        };
+        let at = Ethernet::LEN + len + 16;
+        // A whole header, or it is not looked at.
+        let destination = bytes.get(at..at + 4).and_then(|part| part.try_into().ok());
+        if destination.is_some_and(|part| self.addresses.contains_key(&V4(part))) {
+            bytes.drain(12..12 + len).collect()
+        } else {
+            Vec::new()
         }
     }
 
