@@ -19,7 +19,7 @@ use super::handle::{Handle, Known};
 use super::history::History;
 use super::kills::Kills;
 use super::watch::SnatName;
-use super::{apply, read, sweep};
+use super::{next_hops, read, sweep};
 use crate::admin::Reset;
 use crate::health::observe::Traffic;
 use crate::health::{CheckResult, Checks, Fact};
@@ -418,7 +418,7 @@ impl Owner {
             .get(&neighbor.ifindex)
             .copied()
             .unwrap_or_default();
-        let changed = apply::set_neighbor(
+        let changed = next_hops::set_neighbor(
             &mut self.running.loaded.maps,
             &self.running.next_hops,
             neighbor.ifindex,
@@ -437,7 +437,7 @@ impl Owner {
         if self.running.kept.contains(&(ifindex, address)) {
             return Ok(self.netlink.keep(ifindex, address).await?);
         }
-        if apply::is_next_hop(&self.running.loaded.maps, ifindex, address)? {
+        if next_hops::is_next_hop(&self.running.loaded.maps, ifindex, address)? {
             self.resolve(ifindex, address).await;
         }
         Ok(())
