@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context as _, bail};
 
 use crate::datapath::adopt::Found;
-use crate::datapath::apply::{self, NextHops};
 use crate::datapath::attach::{self, Attached, attach_all};
 use crate::datapath::identity::Entry;
 use crate::datapath::load::{Loaded, Maps, TC, XDP, load_pinned, tc, xdp};
+use crate::datapath::next_hops::NextHops;
 use crate::datapath::pins::Pins;
 use crate::datapath::{log, sysctl};
 use crate::model::align::align;
@@ -17,14 +17,18 @@ use crate::model::attach::Kind;
 use crate::model::edits::Reach;
 use crate::model::sizes::Sizes;
 use crate::model::snat::auto_range;
-use crate::model::ways::{Port, ways};
 use crate::model::{AttachMode, Cluster, ClusterState, Interfaces, LogLevel, Model, Snat, Unknown};
 use crate::neighbor::{Link, Netlink, Route};
 use crate::words::Words;
 
 mod fill;
+mod network;
+mod ways;
 
 pub use fill::{Facts, edits, fill};
+use network::ipv4;
+pub use network::{Network, look, routes};
+pub use ways::{indexes, links, neighbors};
 
 /// A datapath that forwards. What is pinned goes on forwarding when it is
 /// dropped; see [`Running::end`].
@@ -60,39 +64,6 @@ impl Running {
         }
         self.pins.remove()?;
         Ok(())
-    }
-}
-
-/// What netlink said, read once.
-pub struct Network {
-    links: Vec<Link>,
-    addresses: Vec<(u32, Ipv4Addr)>,
-    /// By cluster and slot; none for a retired backend.
-    routes: Vec<Vec<Option<Route>>>,
-}
-
-impl Network {
-    /// Every interface.
-    pub fn links(&self) -> &[Link] {
-        &self.links
-    }
-
-    /// MAC addresses by interface index.
-    pub fn macs(&self) -> BTreeMap<u32, [u8; 6]> {
-        let mac = |link: &Link| (link.ifindex, link.mac);
-        self.links.iter().map(mac).collect()
-    }
-
-    /// The way to each backend.
-    pub fn into_routes(self) -> Vec<Vec<Option<Route>>> {
-        self.routes
-    }
-
-    /// The host's address towards each backend.
-    pub fn sources(&self) -> Vec<Vec<Ipv4Addr>> {
-        let source = |route: &Option<Route>| route.map_or(Ipv4Addr::UNSPECIFIED, |r| r.source);
-        let row = |routes: &Vec<Option<Route>>| routes.iter().map(source).collect();
-        self.routes.iter().map(row).collect()
     }
 }
 
@@ -325,49 +296,6 @@ pub fn identities(
     entries
 }
 
-/// Asks the kernel for all that a model needs to know.
-///
-/// # Errors
-/// Names the backend that has no route.
-pub async fn look(model: &Model, netlink: &Netlink) -> anyhow::Result<Network> {
-    Ok(Network {
-        links: netlink.links().await?,
-        addresses: netlink.addresses().await?,
-        routes: routes(model, netlink).await?,
-    })
-}
-
-/// The way to each backend, by cluster and slot; none for a retired one.
-///
-/// # Errors
-/// Names the backend that has no route.
-pub async fn routes(model: &Model, netlink: &Netlink) -> anyhow::Result<Vec<Vec<Option<Route>>>> {
-    let mut routes = Vec::new();
-    for cluster in &model.clusters {
-        let mut row = Vec::new();
-        for backend in &cluster.backends {
-            if backend.retired {
-                row.push(None);
-                continue;
-            }
-            let route = netlink
-                .route_to(ipv4(backend.address)?)
-                .await
-                .with_context(|| format!("backend {}/{}", cluster.name, backend.name))?;
-            row.push(Some(route));
-        }
-        routes.push(row);
-    }
-    Ok(routes)
-}
-
-fn ipv4(address: IpAddr) -> anyhow::Result<Ipv4Addr> {
-    match address {
-        IpAddr::V4(ip) => Ok(ip),
-        IpAddr::V6(_) => bail!("{address} is IPv6, which this version does not serve"),
-    }
-}
-
 /// The interfaces to attach to: those of the configuration, or those that
 /// carry VIPs, SNAT addresses and routes to backends.
 ///
@@ -494,83 +422,4 @@ pub fn ephemeral_ports() -> anyhow::Result<(u16, u16)> {
         (Some(Ok(low)), Some(Ok(high))) => Ok((low, high)),
         _ => bail!("{path} has no two ports: {text:?}"),
     }
-}
-
-/// Has the kernel keep every backend's next hop and every gateway, which it
-/// returns, and tells the datapath what is known already.
-///
-/// # Errors
-/// netlink's or a map's.
-pub async fn neighbors(
-    netlink: &Netlink,
-    network: &Network,
-    next_hops: &NextHops,
-    maps: &mut Maps,
-) -> anyhow::Result<BTreeSet<(u32, Ipv4Addr)>> {
-    let macs = network.macs();
-    let mut wanted: BTreeSet<(u32, Ipv4Addr)> = netlink.gateways().await?.into_iter().collect();
-    wanted.extend(
-        network
-            .routes
-            .iter()
-            .flatten()
-            .flatten()
-            .map(|route| (route.ifindex, route.next_hop)),
-    );
-    for (ifindex, address) in &wanted {
-        if let Err(error) = netlink.keep(*ifindex, *address).await {
-            // Its MAC is learned by health checks and on demand all the same.
-            tracing::warn!(%address, %error, "neighbour not kept by the kernel");
-        }
-    }
-    for neighbor in netlink.neighbors().await? {
-        let source = macs.get(&neighbor.ifindex).copied().unwrap_or_default();
-        apply::set_neighbor(
-            maps,
-            next_hops,
-            neighbor.ifindex,
-            neighbor.address,
-            neighbor.mac,
-            source,
-        )?;
-    }
-    Ok(wanted)
-}
-
-/// The interfaces that programs are attached to.
-pub fn indexes(attached: &[Attached]) -> BTreeSet<u32> {
-    attached.iter().map(|one| one.ifindex).collect()
-}
-
-/// Tells the datapath how frames leave by each interface, which hangs on where
-/// the programs are.
-///
-/// # Errors
-/// A map's.
-pub fn links(
-    links: &[Link],
-    attached: &BTreeSet<u32>,
-    next_hops: &NextHops,
-    maps: &mut Maps,
-) -> anyhow::Result<()> {
-    let port = |link: &Link| Port {
-        ifindex: link.ifindex,
-        mtu: link.mtu,
-        // A parent in another namespace has an index of another table.
-        vlan: link
-            .vlan
-            .zip(link.parent.filter(|_| link.parent_namespace.is_none()))
-            .map(|((protocol, id), parent)| (parent, protocol, id)),
-        attached: attached.contains(&link.ifindex),
-    };
-    let ports: Vec<Port> = links
-        .iter()
-        .filter(|link| link.ethernet)
-        .map(port)
-        .collect();
-    if apply::set_links(maps, &ways(&ports))? {
-        let changed = next_hops.refresh(maps)?;
-        tracing::debug!(changed, "next hops follow their interfaces");
-    }
-    Ok(())
 }

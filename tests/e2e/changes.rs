@@ -56,7 +56,20 @@ fn a_link_that_was_off_serves_on() {
 #[test]
 #[ignore = "needs root"]
 fn a_link_that_was_deleted_is_attached_again() {
-    let mut world = World::new(&config([1, 1], CHECK));
+    deleted_and_back("native");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_link_that_was_deleted_is_attached_again_by_traffic_control() {
+    deleted_and_back("tc");
+}
+
+fn deleted_and_back(mode: &str) {
+    let mut world = World::new(&format!(
+        "{}interfaces: [{{name: eth0, mode: {mode}}}, {{name: eth1, mode: {mode}}}]\n",
+        config([1, 1], CHECK)
+    ));
     let (lb, switch) = (world.topology.lb.clone(), world.topology.switch.clone());
     let mac = lb.block_on(|| link::mac("eth1")).expect("a MAC");
     let clients = world.topology.clients.clone();
@@ -100,8 +113,9 @@ fn a_link_that_was_deleted_is_attached_again() {
         .join()
         .expect("no panic")
         .expect("the session from before");
-    let attached = lb.block_on(|| link::has_xdp("eth1")).expect("links");
-    assert!(attached);
+    for (_, found) in crate::modes::modes(&world.balancer) {
+        assert_eq!(found, mode);
+    }
     let after = Load::start(&world.topology.clients, 443, 10);
     std::thread::sleep(Duration::from_secs(1));
     let met = after.stop();

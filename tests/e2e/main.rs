@@ -14,6 +14,7 @@ mod lab;
 mod limits;
 mod links;
 mod load;
+mod modes;
 mod next_hops;
 mod operator;
 mod outlive;

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::apply;
 use super::attach::{self, Attached};
 use super::hook;
+use super::next_hops;
 use super::owner::Owner;
 use super::wires::Wires;
 use super::write::told;
@@ -74,9 +74,12 @@ impl Owner {
                 &mut running.loaded.maps,
             );
         }
-        self.attach_returned(&links).await?;
+        if let Err(error) = self.attach_returned(&links).await {
+            self.wait(&error);
+            return Ok(());
+        }
         for (old, new) in renumbered(&self.following.lost, &links) {
-            let moved = apply::renumber(&mut self.running.loaded.maps, old, new)?;
+            let moved = next_hops::renumber(&mut self.running.loaded.maps, old, new)?;
             tracing::info!(
                 old,
                 new,
@@ -92,16 +95,18 @@ impl Owner {
                 self.following.waits = None;
                 self.following.host = Some(self.look_at_host().await?.0);
             }
-            // Tried again at the next look.
-            Err(error) => {
-                let text = told(&error);
-                if self.following.waits.as_ref() != Some(&text) {
-                    tracing::warn!("the host changed, and the datapath waits: {text}");
-                    self.following.waits = Some(text);
-                }
-            }
+            Err(error) => self.wait(&error),
         }
         Ok(())
+    }
+
+    /// What cannot be done now is tried again at the next look, and said once.
+    fn wait(&mut self, error: &anyhow::Error) {
+        let text = told(error);
+        if self.following.waits.as_ref() != Some(&text) {
+            tracing::warn!("the host changed, and the datapath waits: {text}");
+            self.following.waits = Some(text);
+        }
     }
 
     /// Whether the way to a backend is another than before; asked only where the

@@ -20,7 +20,7 @@ use super::history::History;
 use super::kills::Kills;
 use super::watch::SnatName;
 use super::write::told;
-use super::{apply, read, sweep};
+use super::{next_hops, read, sweep};
 use crate::admin::Reset;
 use crate::health::observe::Traffic;
 use crate::health::{CheckResult, Checks, Fact};
@@ -435,7 +435,7 @@ impl Owner {
             .get(&neighbor.ifindex)
             .copied()
             .unwrap_or_default();
-        let changed = apply::set_neighbor(
+        let changed = next_hops::set_neighbor(
             &mut self.running.loaded.maps,
             &self.running.next_hops,
             neighbor.ifindex,
@@ -454,7 +454,7 @@ impl Owner {
         if self.running.kept.contains(&(ifindex, address)) {
             return Ok(self.netlink.keep(ifindex, address).await?);
         }
-        if apply::is_next_hop(&self.running.loaded.maps, ifindex, address)? {
+        if next_hops::is_next_hop(&self.running.loaded.maps, ifindex, address)? {
             self.resolve(ifindex, address).await;
         }
         Ok(())

@@ -8,6 +8,7 @@ mod expiry;
 mod full;
 mod handshake;
 mod kill;
+mod last_hop;
 mod new_flow;
 mod other;
 mod ownership;
