@@ -59,6 +59,13 @@ pub fn may_retry<A: Address>(pending: &Pending<A>, reset: &Segment) -> bool {
         && pending.moves < MOVES
 }
 
+/// The same for word from the backend's side that it cannot be reached: the
+/// packet that it is about is exactly this SYN (RFC 5927 section 4.1).
+#[inline(always)]
+pub fn may_retry_unreachable<A: Address>(pending: &Pending<A>, seq: u32) -> bool {
+    seq == pending.isn && pending.has_data == 0 && pending.moves < MOVES
+}
+
 /// Adds a backend to those that had their try.
 #[inline(always)]
 pub fn add(tried: &mut [u64; TRIED], slot: u16) {
