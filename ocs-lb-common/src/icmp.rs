@@ -7,6 +7,8 @@
 //! found under the key of the other direction's packets, and that entry says
 //! what the packet was before.
 
+use core::num::NonZeroU32;
+
 use crate::abi::{AddressFlags, Flow, FlowKey};
 use crate::address::{Address, V4};
 use crate::checksum::{Delta, Sum};
@@ -28,10 +30,11 @@ pub enum Message {
     Echo(Echo),
     /// Something happened to a TCP packet.
     Error(Error),
-    /// The same, to a packet that is not TCP or shows no ports.
-    Foreign,
-    /// Anything else.
-    Other,
+    /// The same, to a packet that is not TCP, shows no ports, or did not come
+    /// from the address that the error is to, which this is.
+    Foreign(V4),
+    /// Anything else, ICMP or not, to this address.
+    Other(V4),
 }
 
 /// An echo request.
@@ -95,23 +98,27 @@ impl Error {
     }
 }
 
-/// An IPv4 packet whose protocol is ICMP, and no fragment.
+/// An IPv4 packet that is not TCP.
 ///
 /// # Errors
-/// [`Verdict::Malformed`] where a header contradicts itself or the frame's
+/// [`Verdict::BadLength`] where a header contradicts itself or the frame's
 /// length, or an error quotes less than an IP header and eight bytes.
+/// [`Verdict::Malformed`] where what it quotes is not IPv4.
 #[inline(always)]
 pub fn parse_ipv4(frame: &impl Frame) -> Result<Message, Verdict> {
-    let bytes = frame.at(IP_OFFSET).ok_or(Verdict::Malformed)?;
+    let bytes = frame.at(IP_OFFSET).ok_or(Verdict::BadLength)?;
     let ip = Ipv4(bytes);
     let (header_len, total_len) = (ip.header_len(), ip.total_len());
     let (source, destination, ttl) = (ip.source(), ip.destination(), ip.ttl());
+    if ip.protocol() != IpProto::ICMP || ip.is_fragment() {
+        return Ok(Message::Other(destination));
+    }
     let end = IP_OFFSET + total_len;
     if header_len < Ipv4::LEN || total_len < header_len + Icmp::LEN || is_cut(frame, end) {
-        return Err(Verdict::Malformed);
+        return Err(Verdict::BadLength);
     }
     let offset = IP_OFFSET + header_len;
-    let icmp = Icmp(frame.at(offset).ok_or(Verdict::Malformed)?);
+    let icmp = Icmp(frame.at(offset).ok_or(Verdict::BadLength)?);
     let (kind, code) = (icmp.kind(), icmp.code());
     if kind == IcmpType::ECHO {
         return Ok(Message::Echo(Echo {
@@ -122,26 +129,29 @@ pub fn parse_ipv4(frame: &impl Frame) -> Result<Message, Verdict> {
         }));
     }
     if !kind.is_error() {
-        return Ok(Message::Other);
+        return Ok(Message::Other(destination));
     }
     let quote_offset = offset + Icmp::LEN;
     if quote_offset + Ipv4::LEN > end {
+        return Err(Verdict::BadLength);
+    }
+    let quote = Ipv4(frame.at(quote_offset).ok_or(Verdict::BadLength)?);
+    let quote_len = quote.header_len();
+    if quote.version() != 4 {
         return Err(Verdict::Malformed);
     }
-    let quote = Ipv4(frame.at(quote_offset).ok_or(Verdict::Malformed)?);
-    let quote_len = quote.header_len();
-    if quote.version() != 4 || quote_len < Ipv4::LEN {
-        return Err(Verdict::Malformed);
+    if quote_len < Ipv4::LEN {
+        return Err(Verdict::BadLength);
     }
     let (from, to) = (quote.source(), quote.destination());
     if quote.protocol() != IpProto::TCP || quote.is_later_fragment() || from != destination {
-        return Ok(Message::Foreign);
+        return Ok(Message::Foreign(destination));
     }
     let tcp_offset = quote_offset + quote_len;
     if tcp_offset + TcpStart::LEN > end {
-        return Err(Verdict::Malformed);
+        return Err(Verdict::BadLength);
     }
-    let tcp = TcpStart(frame.at(tcp_offset).ok_or(Verdict::Malformed)?);
+    let tcp = TcpStart(frame.at(tcp_offset).ok_or(Verdict::BadLength)?);
     Ok(Message::Error(Error {
         source,
         ttl,
@@ -272,44 +282,60 @@ fn sum_of(source: V4, destination: V4) -> Sum {
     destination.add_to(source.add_to(Sum::ZERO))
 }
 
-/// Why a packet goes no further here.
+/// Why a packet goes no further here: the MTU of its way on, in bytes, or
+/// [`Obstacle::EXPIRED`]. One number, not an enum: what an enum leaves unset
+/// the kernel's verifier does not want to see copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Obstacle {
-    /// Its time to live is over.
-    Expired,
-    /// The link that it would leave by takes no packets over this length, in
-    /// bytes.
-    TooBig(u16),
-}
+pub struct Obstacle(NonZeroU32);
 
 impl Obstacle {
+    /// Its time to live is over.
+    pub const EXPIRED: Self = Self(NonZeroU32::MAX);
+
+    /// The link that it would leave by takes no packets over this length; none
+    /// where that is 0.
+    #[inline(always)]
+    pub const fn too_big(mtu: u16) -> Option<Self> {
+        match NonZeroU32::new(mtu as u32) {
+            Some(mtu) => Some(Self(mtu)),
+            None => None,
+        }
+    }
+
+    #[inline(always)]
+    const fn is_expired(self) -> bool {
+        self.0.get() == Self::EXPIRED.0.get()
+    }
+
     /// What a packet meets that its sender is told nothing of.
     #[inline(always)]
     pub const fn silent(self) -> Verdict {
-        match self {
-            Self::Expired => Verdict::TtlExceeded,
-            Self::TooBig(_) => Verdict::TooBig,
+        if self.is_expired() {
+            Verdict::TtlExceeded
+        } else {
+            Verdict::TooBig
         }
     }
 
     /// What a packet meets that its sender is told of.
     #[inline(always)]
     pub const fn told(self) -> Verdict {
-        match self {
-            Self::Expired => Verdict::AnsweredExpired,
-            Self::TooBig(_) => Verdict::AnsweredTooBig,
+        if self.is_expired() {
+            Verdict::AnsweredExpired
+        } else {
+            Verdict::AnsweredTooBig
         }
     }
 
     /// Type and code as one word, and the MTU.
     #[inline(always)]
     const fn words(self) -> (u16, u16) {
-        match self {
-            Self::Expired => ((IcmpType::TIME_EXCEEDED.0 as u16) << 8, 0),
-            Self::TooBig(mtu) => {
-                let code = Icmp::FRAGMENTATION_NEEDED as u16;
-                ((IcmpType::UNREACHABLE.0 as u16) << 8 | code, mtu)
-            }
+        if self.is_expired() {
+            ((IcmpType::TIME_EXCEEDED.0 as u16) << 8, 0)
+        } else {
+            let code = Icmp::FRAGMENTATION_NEEDED as u16;
+            let word = (IcmpType::UNREACHABLE.0 as u16) << 8 | code;
+            (word, self.0.get() as u16)
         }
     }
 }

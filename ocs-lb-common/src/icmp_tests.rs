@@ -189,6 +189,7 @@ proptest! {
         if end > 60 {
             bytes[14] = 0x40 | options;
             bytes[16..18].copy_from_slice(&((end - 14) as u16).to_be_bytes());
+            bytes[23] = 1;
             let icmp = 14 + usize::from(options) * 4;
             if icmp + 30 < end {
                 bytes[icmp] = [0, 3, 8, 11][usize::from(kind) % 4];
@@ -226,7 +227,8 @@ proptest! {
         let parse = parse_tcp(&SliceFrame(&mut frame(&packet))).expect("a packet");
         let len = quote_len(&parse);
         prop_assert_eq!(len, 40 + options * 4);
-        let obstacle = if expired { Obstacle::Expired } else { Obstacle::TooBig(mtu) };
+        let too_big = Obstacle::too_big(mtu).expect("an MTU");
+        let obstacle = if expired { Obstacle::EXPIRED } else { too_big };
         let mut told = frame(&[&[0xee; ROOM], &packet[..len]].concat());
         write_error(&mut SliceFrame(&mut told), &parse, obstacle, partial).expect("room");
         let told = &mut told[14..];
@@ -285,47 +287,61 @@ fn what_is_no_error_about_a_flow() {
     };
     assert!(matches!(message(&|_| {}), Ok(Message::Error(_))));
     type Case = (&'static str, fn(&mut Vec<u8>), Result<Message, Verdict>);
-    let cases: [Case; 13] = [
-        ("echo reply", |b| b[34] = 0, Ok(Message::Other)),
-        ("source quench", |b| b[34] = 4, Ok(Message::Other)),
-        ("redirect", |b| b[34] = 5, Ok(Message::Other)),
-        ("timestamp", |b| b[34] = 13, Ok(Message::Other)),
-        ("about UDP", |b| b[51] = 17, Ok(Message::Foreign)),
+    let cases: [Case; 15] = [
+        (
+            "a fragment",
+            |b| b[20] = 0x20,
+            Ok(Message::Other(V4(CLIENT))),
+        ),
+        ("UDP", |b| b[23] = 17, Ok(Message::Other(V4(CLIENT)))),
+        ("echo reply", |b| b[34] = 0, Ok(Message::Other(V4(CLIENT)))),
+        (
+            "source quench",
+            |b| b[34] = 4,
+            Ok(Message::Other(V4(CLIENT))),
+        ),
+        ("redirect", |b| b[34] = 5, Ok(Message::Other(V4(CLIENT)))),
+        ("timestamp", |b| b[34] = 13, Ok(Message::Other(V4(CLIENT)))),
+        (
+            "about UDP",
+            |b| b[51] = 17,
+            Ok(Message::Foreign(V4(CLIENT))),
+        ),
         (
             "about a later fragment",
             |b| b[49] = 1,
-            Ok(Message::Foreign),
+            Ok(Message::Foreign(V4(CLIENT))),
         ),
         (
             "about another's packet",
             |b| b[57] ^= 1,
-            Ok(Message::Foreign),
+            Ok(Message::Foreign(V4(CLIENT))),
         ),
         ("IPv6 inside", |b| b[42] = 0x60, Err(Verdict::Malformed)),
         (
             "a quoted header of 16 bytes",
             |b| b[42] = 0x44,
-            Err(Verdict::Malformed),
+            Err(Verdict::BadLength),
         ),
         (
             "a quoted header beyond the packet",
             |b| b[42] = 0x46,
-            Err(Verdict::Malformed),
+            Err(Verdict::BadLength),
         ),
         (
             "seven bytes of TCP",
             |b| b[17] -= 1,
-            Err(Verdict::Malformed),
+            Err(Verdict::BadLength),
         ),
         (
             "longer than the frame",
             |b| b[17] += 1,
-            Err(Verdict::Malformed),
+            Err(Verdict::BadLength),
         ),
         (
             "an IP header beyond the packet",
             |b| b[14] = 0x4f,
-            Err(Verdict::Malformed),
+            Err(Verdict::BadLength),
         ),
     ];
     for (name, change, wanted) in cases {
@@ -340,7 +356,7 @@ fn what_is_no_error_about_a_flow() {
 }
 
 #[test]
-fn every_truncation_is_malformed() {
+fn every_truncation_is_noticed() {
     let (client, _) = flow();
     let whole = frame(&error(
         V4(ROUTER),
@@ -353,7 +369,7 @@ fn every_truncation_is_malformed() {
         let mut cut = whole[..len].to_vec();
         assert_eq!(
             parse_ipv4(&SliceFrame(&mut cut)),
-            Err(Verdict::Malformed),
+            Err(Verdict::BadLength),
             "{len} bytes"
         );
         // The same where the IP header agrees.
@@ -361,7 +377,7 @@ fn every_truncation_is_malformed() {
         agreed[16..18].copy_from_slice(&((len - 14) as u16).to_be_bytes());
         assert_eq!(
             parse_ipv4(&SliceFrame(&mut agreed)),
-            Err(Verdict::Malformed),
+            Err(Verdict::BadLength),
             "{len} bytes"
         );
     }

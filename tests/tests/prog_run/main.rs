@@ -7,6 +7,7 @@ mod exhausted;
 mod expiry;
 mod full;
 mod handshake;
+mod icmp;
 mod kill;
 mod new_flow;
 mod other;
