@@ -13,6 +13,7 @@ pub mod abi;
 pub mod address;
 pub mod checksum;
 pub mod classify;
+pub mod icmp;
 pub mod parse;
 pub mod rate;
 pub mod redispatch;

@@ -225,7 +225,7 @@ pub fn parse_ipv6(frame: &impl Frame) -> Result<Packet<V6>, Odd<V6>> {
 
 /// Whether a frame is shorter than its headers say.
 #[inline(always)]
-fn is_cut(frame: &impl Frame, len: usize) -> bool {
+pub(crate) fn is_cut(frame: &impl Frame, len: usize) -> bool {
     len > frame.len() && len > frame.whole_len()
 }
 

@@ -6,7 +6,7 @@ use crate::checksum::Sum;
 use crate::parse::{IP_OFFSET, Packet, Segment};
 use crate::rest::Opening;
 use crate::ticks::Ticks;
-use crate::track::StateWord;
+use crate::track::{Phase, StateWord};
 use crate::wire::{Ethernet, Flags, Frame, IpProto, Ipv4, SynOptions, Tcp};
 
 /// Moves of one flow at most: more tries than that take longer than a client
@@ -57,6 +57,20 @@ pub fn may_retry<A: Address>(pending: &Pending<A>, reset: &Segment) -> bool {
         && reset.ack == pending.isn.wrapping_add(1)
         && pending.has_data == 0
         && pending.moves < MOVES
+}
+
+/// Whether a flow still waits for any answer to its SYN.
+#[inline(always)]
+pub const fn is_unanswered(word: StateWord) -> bool {
+    matches!(word.phase(), Phase::HalfOpen) && !word.has(StateWord::SYN_ACK)
+}
+
+/// Whether word that the backend cannot be reached may be kept from the client
+/// in the same way: the packet that it is about is exactly this SYN (RFC 5927
+/// section 4.1), and all of the SYN is known.
+#[inline(always)]
+pub fn may_retry_unreachable<A: Address>(pending: &Pending<A>, seq: u32) -> bool {
+    seq == pending.isn && pending.has_data == 0 && pending.moves < MOVES
 }
 
 /// Adds a backend to those that had their try.

@@ -150,3 +150,21 @@ fn whose_place_it_is() {
     assert!(!is_of(&saved, &saved.key.reversed(), word));
     assert!(!is_of(&saved, &saved.key, StateWord::born(10)));
 }
+
+#[test]
+fn unreachable_moves_this_syn_only() {
+    let saved = pending(&[]);
+    assert!(may_retry_unreachable(&saved, saved.isn));
+    assert!(!may_retry_unreachable(&saved, saved.isn.wrapping_add(1)));
+    assert!(!may_retry_unreachable(&saved, saved.isn.wrapping_sub(1)));
+    let full = Pending {
+        moves: MOVES,
+        ..saved
+    };
+    assert!(!may_retry_unreachable(&full, saved.isn));
+    let data = Pending {
+        has_data: 1,
+        ..saved
+    };
+    assert!(!may_retry_unreachable(&data, saved.isn));
+}

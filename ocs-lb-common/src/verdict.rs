@@ -51,6 +51,12 @@ verdicts! {
     Redirect = 1, Forward, "redirect";
     /// Answered with a RST.
     Answered = 2, Forward, "answered_reset";
+    /// An echo request, answered.
+    AnsweredEcho = 4, Forward, "answered_echo";
+    /// Its time to live ended here, and its sender was told.
+    AnsweredExpired = 5, Forward, "answered_ttl_exceeded";
+    /// Bigger than the output link takes, and its sender was told.
+    AnsweredTooBig = 6, Forward, "answered_too_big";
 
     /// Not an IP packet: ARP and the like.
     NotIp = 8, Pass, "not_ip";
@@ -121,6 +127,10 @@ verdicts! {
     NotLocal = 53, Drop, "not_local";
     /// A RST to a SNAT address that is not the host's, of no flow.
     SnatNoFlow = 54, Drop, "snat_no_flow";
+    /// An ICMP error about no flow of ours.
+    IcmpUnknown = 55, Drop, "icmp_unknown_flow";
+    /// An ICMP error would have been due, but the rate is used up.
+    IcmpLimited = 56, Drop, "icmp_limited";
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ use ocs_lb_common::{
 
 use crate::{
     atomic::{add_u64, swap_u32},
-    count, event, kill,
-    maps::{CLUSTERS, Family, Room},
+    count, event, forward, kill,
+    maps::{CLUSTERS, Family, NEXT_HOPS, Room},
     open::{room, room_at},
-    packet::Way,
+    packet::{Medium, Way},
     port, redispatch,
     slow::Next,
     sticky,
@@ -202,14 +202,15 @@ pub fn change<M: Way<A>, A: Family>(frame: &mut M, packet: &Packet<A>, now: Now)
     let Some(entry) = entry(packet) else {
         return Next::Open;
     };
-    // It goes no further, so its receiver never learns what it says.
-    if packet.ttl <= 1 {
-        return Verdict::TtlExceeded.into();
-    }
     let is_reverse = entry.is_reverse();
     if is_reverse && matches!(state_of(entry).phase(), Phase::Dead) {
         // All that is left is the record of its port's rest.
         return Next::Open;
+    }
+    // It goes no further, so its receiver never learns what it says.
+    let hop = NEXT_HOPS.get(entry.next_hop as u32);
+    if hop.is_some_and(|hop| forward::obstacle(frame, packet, hop).is_some()) {
+        return Next::Tell;
     }
     let peer_key = entry.peer_key();
     let Some(other) = A::flows().get_ptr_mut(&peer_key) else {

@@ -2,6 +2,8 @@
 
 use ocs_lb_common::{
     abi::NextHop,
+    icmp::Obstacle,
+    parse::Packet,
     verdict::Verdict,
     wire::{Ethernet, EthernetMut, Frame as _},
 };
@@ -52,12 +54,12 @@ impl Exit {
         }
     }
 
-    /// The same, counted as an answer where it is sent.
+    /// The same, counted as this answer where it is sent.
     #[inline(always)]
-    pub const fn as_answer(self) -> Self {
+    pub const fn as_answer(self, verdict: Verdict) -> Self {
         if self.verdict == Verdict::Tx as u32 || self.verdict == Verdict::Redirect as u32 {
             Self {
-                verdict: Verdict::Answered as u32,
+                verdict: verdict as u32,
                 action: self.action,
             }
         } else {
@@ -74,6 +76,18 @@ pub fn next_hop(index: u16) -> Result<&'static NextHop, Verdict> {
         return Err(Verdict::NoNeighbor);
     }
     Ok(hop)
+}
+
+/// What keeps a packet from its next hop.
+#[inline(always)]
+pub fn obstacle<M: Medium, A>(frame: &M, packet: &Packet<A>, hop: &NextHop) -> Option<Obstacle> {
+    if packet.ttl <= 1 {
+        return Some(Obstacle::EXPIRED);
+    }
+    if frame.sent_len(packet) > hop.mtu as usize {
+        return Obstacle::too_big(hop.mtu);
+    }
+    None
 }
 
 /// Sends a translated packet to a next hop.

@@ -21,6 +21,7 @@ mod count;
 mod event;
 mod flow;
 mod forward;
+mod icmp;
 mod kill;
 mod maps;
 mod neighbor;
@@ -49,6 +50,7 @@ use ocs_lb_common::{
     abi::Flow,
     address::V4,
     classify,
+    icmp::Obstacle,
     parse::{Odd, Packet, parse_ether_type, parse_ipv4},
     track::{self, StateWord},
     verdict::Verdict,
@@ -59,6 +61,7 @@ use crate::{
     forward::Exit,
     maps::Family,
     packet::{Action, Medium, SkbFrame, Way, XdpFrame},
+    slow::Next,
 };
 
 /// Every packet of an interface, as its driver has it.
@@ -90,8 +93,9 @@ fn way<M: Way<V4>>(context: *mut M::Context) -> u32 {
     let ingress = frame.ingress();
     let tagged = frame.has_tag() && frame.untag();
     let mut exit = match frame.plain() {
-        Some(exit) => exit,
-        None => frame.slow(),
+        Next::SLOW => frame.slow(),
+        Next::ICMP => frame.icmp(),
+        code => Exit::from_code(code),
     };
     if tagged {
         if exit.action == PASS && !frame.retag() {
@@ -103,24 +107,32 @@ fn way<M: Way<V4>>(context: *mut M::Context) -> u32 {
     exit.action
 }
 
-/// A packet's way: parse, track, translate, forward. `None` for what opens, ends
-/// or moves a flow: it goes the slow way.
+/// A packet's way: parse, track, translate, forward. The code of its exit, or
+/// [`Next::SLOW`] for what opens, ends or moves a flow or goes no further, or
+/// [`Next::ICMP`].
 #[inline(always)]
-fn plain<M: Way<V4>>(frame: &mut M) -> Option<Exit> {
+fn plain<M: Way<V4>>(frame: &mut M) -> u32 {
     let packet = match parse_ether_type(frame) {
         Ok(EtherType::IPV4) => match parse_ipv4(frame) {
             Ok(packet) => packet,
-            Err(odd) => return Some(unwalked(odd)),
+            Err(odd) => return unwalked(odd),
         },
-        Ok(_) => return Some(Exit::of(Verdict::FamilyNotWired)),
-        Err(verdict) => return Some(Exit::of(verdict)),
+        Ok(_) => return Exit::of(Verdict::FamilyNotWired).code(),
+        Err(verdict) => return Exit::of(verdict).code(),
     };
     let now = time::now();
-    let (entry, word) = flow::plain(&packet, now)?;
-    Some(send(frame, &packet, entry, word, now))
+    if let Some((entry, word)) = flow::plain(&packet, now)
+        && let Ok(exit) = send(frame, &packet, entry, word, now)
+    {
+        return exit.code();
+    }
+    Next::SLOW
 }
 
 /// Records the packet in its entry, whose state was `word`, and sends it on.
+///
+/// # Errors
+/// What keeps it from going on; nothing is recorded then.
 #[inline(always)]
 fn send<M: Medium, A: Family>(
     frame: &mut M,
@@ -128,16 +140,13 @@ fn send<M: Medium, A: Family>(
     entry: &mut Flow<A>,
     word: StateWord,
     now: time::Now,
-) -> Exit {
-    if packet.ttl <= 1 {
-        return Exit::of(Verdict::TtlExceeded);
-    }
+) -> Result<Exit, Obstacle> {
     let hop = match forward::next_hop(entry.next_hop) {
         Ok(hop) => hop,
-        Err(verdict) => return Exit::of(verdict),
+        Err(verdict) => return Ok(Exit::of(verdict)),
     };
-    if hop.mtu != 0 && frame.sent_len(packet) > hop.mtu as usize {
-        return Exit::of(Verdict::TooBig);
+    if let Some(obstacle) = forward::obstacle(frame, packet, hop) {
+        return Err(obstacle);
     }
     if flow::is_new_second(now.ticks, entry.last_seen) {
         let client = if entry.is_reverse() {
@@ -150,36 +159,39 @@ fn send<M: Medium, A: Family>(
     let timestamp = timestamp_value(frame, packet.tcp_offset, packet.tcp_header_len);
     track::touch(entry, now.ticks, &packet.segment, packet.ip_len, timestamp);
     if A::translate(frame, packet, entry).is_none() {
-        return Exit::of(Verdict::Malformed);
+        return Ok(Exit::of(Verdict::Malformed));
     }
     // A freed element may become another flow under our eyes; what was written
     // to the packet is then worthless.
     if !flow::state_of(entry).is_same_flow(word) {
-        return Exit::of(Verdict::Race);
+        return Ok(Exit::of(Verdict::Race));
     }
-    forward::forward(frame, hop)
+    Ok(forward::forward(frame, hop))
 }
 
-/// A packet that is not whole TCP: dropped or passed by its address alone.
+/// A packet that is not whole TCP: dropped or passed by its address alone,
+/// unless it is ICMP.
 #[inline(always)]
-fn unwalked<A: Family>(odd: Odd<A>) -> Exit {
-    match odd {
-        Odd::Pass(verdict) => Exit::of(verdict),
+fn unwalked(odd: Odd<V4>) -> u32 {
+    let verdict = match odd {
+        Odd::Pass(verdict) => verdict,
         Odd::IfOurs {
             source,
             destination,
             verdict,
         } => {
             // SAFETY: a value of a map that only the controller writes.
-            let Some(address) = (unsafe { A::addresses().get(&destination) }) else {
-                return Exit::of(Verdict::NotOurs);
+            let Some(address) = (unsafe { V4::addresses().get(&destination) }) else {
+                return Exit::of(Verdict::NotOurs).code();
             };
-            Exit::of(match open::source(&source) {
+            match open::source(&source) {
+                Ok(()) if matches!(verdict, Verdict::NotTcp) => return Next::ICMP,
                 Ok(()) => classify::odd(verdict, *address),
                 Err(verdict) => verdict,
-            })
+            }
         }
-    }
+    };
+    Exit::of(verdict).code()
 }
 
 /// One walk over the flow map, run by the controller through test-run: from a

@@ -123,9 +123,9 @@ pub static INTERFACES: Array<u32, { INTERFACE_INDEX_MASK as usize + 1 }> = Array
 /// Packets by interface slot and verdict.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, COUNTER_SLOTS> = PerCpuArray::new();
-/// What each CPU used of the rate of resets.
+/// What each CPU used of its rates: 0 resets, 1 ICMP errors.
 #[btf_map]
-pub static RESET_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+pub static BUDGETS: PerCpuArray<Budget, 2> = PerCpuArray::new();
 /// The clock as each CPU read it last.
 #[btf_map]
 pub static CLOCK: PerCpuArray<Reading, 1> = PerCpuArray::new();

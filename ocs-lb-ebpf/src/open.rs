@@ -32,8 +32,16 @@ use crate::{
 pub fn admit<M: Way<A>, A: Family>(frame: &mut M, packet: &Packet<A>, now: Now) -> Next {
     match try_admit(frame, packet, now) {
         Ok(()) => Next::Find,
-        Err(Stop::Verdict(verdict)) => verdict.into(),
-        Err(Stop::Reset) => Next::Exit(reset::answer(frame, packet, now)),
+        Err(stop) => stopped(frame, packet, now, stop),
+    }
+}
+
+#[inline(always)]
+fn stopped<M: Way<A>, A: Family>(frame: &mut M, packet: &Packet<A>, now: Now, stop: Stop) -> Next {
+    match stop {
+        Stop::Verdict(verdict) => verdict.into(),
+        Stop::Reset => Next::Exit(reset::answer(frame, packet, now)),
+        Stop::Expired => Next::Tell,
     }
 }
 
@@ -41,6 +49,8 @@ pub fn admit<M: Way<A>, A: Family>(frame: &mut M, packet: &Packet<A>, now: Now) 
 enum Stop {
     Verdict(Verdict),
     Reset,
+    /// Its time to live is over.
+    Expired,
 }
 
 impl From<Verdict> for Stop {
@@ -81,7 +91,7 @@ fn try_admit<M: Way<A>, A: Family>(
         NoFlow::Reset => return Err(Stop::Reset),
     }
     if packet.ttl <= 1 {
-        return Err(Verdict::TtlExceeded.into());
+        return Err(Stop::Expired);
     }
     let load = count::load(id).ok_or(Verdict::Inconsistent)?;
     if !select::admits(count::held(load), cluster.max_connections) {
@@ -298,10 +308,7 @@ pub fn refuse<M: Way<A>, A: Family>(
             Refusal::Verdict(verdict) => Stop::Verdict(verdict),
         }
     };
-    match stop {
-        Stop::Verdict(verdict) => verdict.into(),
-        Stop::Reset => Next::Exit(reset::answer(frame, packet, now)),
-    }
+    stopped(frame, packet, now, stop)
 }
 
 /// How a refusal looks.

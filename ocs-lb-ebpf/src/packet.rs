@@ -80,9 +80,11 @@ pub trait Medium: Frame {
 /// the verifier's take the medium's own context. See [`crate::slow`].
 pub trait Way<A: Family>: Medium {
     /// [`crate::plain`].
-    fn plain(&mut self) -> Option<Exit>;
+    fn plain(&mut self) -> u32;
     /// The whole slow way of a packet.
     fn slow(&self) -> Exit;
+    /// The way of a packet that is not TCP, to an address of ours.
+    fn icmp(&self) -> Exit;
     /// Index of the next hop towards `to`, for answers from `from`; see
     /// [`crate::neighbor::next_hop_towards`].
     fn route(&self, from: A, to: A) -> Result<u16, Verdict>;

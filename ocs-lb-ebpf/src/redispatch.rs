@@ -1,9 +1,11 @@
 //! The second try of a half-open flow, at another backend.
 
 use ocs_lb_common::{
-    abi::{Cluster, Flow, Pending, Reason, ServiceKey},
+    abi::{Cluster, Flow, FlowKey, Pending, Reason, ServiceKey},
+    address::V4,
+    icmp::Error,
     parse::Packet,
-    redispatch::{self, Retry, add, is_of, may_retry},
+    redispatch::{self, Retry, add, is_of, is_unanswered, may_retry, may_retry_unreachable},
     rest::{Opening, retire},
     track::{Count, Phase, StateWord},
     verdict::Verdict,
@@ -49,6 +51,22 @@ pub fn refused<A: Family>(
     describe(pair, word, pending, Reason::Refused, now)
 }
 
+/// Word that the backend cannot be reached, found under a reverse `entry`.
+/// `None`: its client is to have it.
+#[inline(always)]
+pub fn unreachable(error: &Error, entry: &Flow<V4>, now: Now) -> Option<Next> {
+    if !entry.is_reverse() || !error.is_unreachable() {
+        return None;
+    }
+    let pair = pair_of(&entry.peer_key())?;
+    let word = flow::state_of(pair.forward);
+    let pending = ring::place(&pair, word)?;
+    if !is_unanswered(word) || !may_retry_unreachable(pending, error.seq) {
+        return None;
+    }
+    describe(&pair, word, pending, Reason::Unreachable, now)
+}
+
 /// Describes in this CPU's room what the flow wants now.
 #[inline(always)]
 fn describe<A: Family>(
@@ -65,7 +83,7 @@ fn describe<A: Family>(
     // SAFETY: a value of a map that only the controller writes.
     let service = unsafe { A::services().get(&service) }?;
     // A RST may be about the flow that had the port before.
-    let blamed = matches!(reason, Reason::Silent) || pending.early == 0;
+    let blamed = !matches!(reason, Reason::Refused) || pending.early == 0;
     let room = room::<A>()?;
     room.wanted = Wanted {
         key: pair.key,
@@ -90,10 +108,10 @@ fn describe<A: Family>(
     Some(Next::Move)
 }
 
-/// The half-open flow that the room describes.
+/// The flow of a client's tuple.
 #[inline(always)]
-fn pair_of<A: Family>(room: &crate::maps::Room<A>) -> Option<Pair<A>> {
-    let forward = A::flows().get_ptr_mut(&room.wanted.key)?;
+fn pair_of<A: Family>(key: &FlowKey<A>) -> Option<Pair<A>> {
+    let forward = A::flows().get_ptr_mut(key)?;
     // SAFETY: a value of the map; its state is changed by swaps only.
     let forward: &'static mut Flow<A> = unsafe { &mut *forward };
     let reverse = A::flows().get_ptr_mut(&forward.peer_key())?;
@@ -102,7 +120,7 @@ fn pair_of<A: Family>(room: &crate::maps::Room<A>) -> Option<Pair<A>> {
     Some(Pair {
         forward,
         reverse,
-        key: room.wanted.key,
+        key: *key,
         room: flow::PACKETS,
     })
 }
@@ -117,7 +135,7 @@ pub fn stay<M: Medium, A: Family>(_frame: &mut M, packet: &Packet<A>, now: Now) 
     if room.reason != Reason::Refused as u8 {
         return Next::Send;
     }
-    let Some(mut pair) = pair_of(room) else {
+    let Some(mut pair) = pair_of(&room.wanted.key) else {
         return Verdict::Race.into();
     };
     let next = room
@@ -145,7 +163,7 @@ pub fn relocate<M: Medium, A: Family>(frame: &mut M) -> Next {
         return Verdict::Inconsistent.into();
     };
     let now = room.wanted.now;
-    let Some(mut pair) = pair_of(room) else {
+    let Some(mut pair) = pair_of(&room.wanted.key) else {
         room.place.abandon(&room.wanted);
         return Verdict::Race.into();
     };
@@ -203,10 +221,10 @@ pub fn relocate<M: Medium, A: Family>(frame: &mut M) -> Next {
             Unwritten::Verdict(verdict) => verdict.into(),
         };
     }
-    let reason = if refused {
-        Reason::Refused
-    } else {
-        Reason::Silent
+    let reason = match room.reason {
+        reason if reason == Reason::Refused as u8 => Reason::Refused,
+        reason if reason == Reason::Unreachable as u8 => Reason::Unreachable,
+        _ => Reason::Silent,
     };
     event::moved(reason, &packet.key, &room.forward, before, now.ticks);
     Next::Send

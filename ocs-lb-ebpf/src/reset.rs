@@ -4,10 +4,13 @@ use ocs_lb_common::{parse::Packet, verdict::Verdict};
 
 use crate::{
     forward::{Exit, forward, next_hop as next_hop_at},
-    maps::{Family, RESET_BUDGET, SETTINGS},
+    maps::{BUDGETS, Family, SETTINGS},
     packet::{Medium, Way},
     time::Now,
 };
+
+/// Index of [`BUDGETS`] for resets.
+const BUDGET: u32 = 0;
 
 /// Turns the packet into the RST that answers it and sends it back.
 #[inline(always)]
@@ -27,7 +30,7 @@ fn try_answer<M: Way<A>, A: Family>(
     let limit = SETTINGS
         .get(0)
         .map_or(0, |settings| settings.resets_per_cpu);
-    let budget = RESET_BUDGET.get_ptr_mut(0).ok_or(Verdict::Inconsistent)?;
+    let budget = BUDGETS.get_ptr_mut(BUDGET).ok_or(Verdict::Inconsistent)?;
     // SAFETY: a per-CPU value.
     if !unsafe { (*budget).take(now.ticks, limit) } {
         return Err(Verdict::ResetLimited);
@@ -53,5 +56,5 @@ pub fn send<M: Medium, A: Family>(frame: &mut M, packet: &Packet<A>, next_hop: u
     if !frame.resize(len) {
         return Exit::of(Verdict::Malformed);
     }
-    forward(frame, hop).as_answer()
+    forward(frame, hop).as_answer(Verdict::Answered)
 }

@@ -32,6 +32,10 @@ pub enum Next {
     Move,
     /// Its flow is over, and it is answered with a RST.
     Answer,
+    /// Something keeps it from going on; its sender is told.
+    Tell,
+    /// It asks whether we are there.
+    Echo,
     /// Another CPU changed its flow first.
     Again,
     /// The map has no room for its flow.
@@ -49,12 +53,18 @@ impl Next {
     pub const MOVE: u32 = 4 << 16;
     /// See [`Next`].
     pub const ANSWER: u32 = 5 << 16;
+    /// A packet that may be ICMP.
+    pub const ICMP: u32 = 14 << 16;
     /// A packet that is not plain.
     pub const SLOW: u32 = 15 << 16;
     /// See [`Next`].
     pub const AGAIN: u32 = 6 << 16;
     /// See [`Next`].
     pub const FULL: u32 = 7 << 16;
+    /// See [`Next`].
+    pub const TELL: u32 = 8 << 16;
+    /// See [`Next`].
+    pub const ECHO: u32 = 9 << 16;
 
     /// As a number, for the way out of a global function.
     #[inline(always)]
@@ -66,6 +76,8 @@ impl Next {
             Self::Find => Self::FIND,
             Self::Move => Self::MOVE,
             Self::Answer => Self::ANSWER,
+            Self::Tell => Self::TELL,
+            Self::Echo => Self::ECHO,
             Self::Again => Self::AGAIN,
             Self::Full => Self::FULL,
         }

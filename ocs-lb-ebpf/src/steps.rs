@@ -16,6 +16,7 @@ use ocs_lb_common::{
 use crate::{
     flow,
     forward::Exit,
+    icmp,
     neighbor::next_hop_towards,
     open,
     packet::{Medium, SkbFrame, Way, XdpFrame},
@@ -84,28 +85,48 @@ macro_rules! steps {
                         stay(context)
                     };
                 }
+                if code == Next::SEND {
+                    strip(context);
+                    code = send(context);
+                }
                 match code {
-                    Next::SEND => {
-                        strip(context);
-                        send(context)
-                    }
                     Next::ANSWER => answer(context),
+                    Next::TELL => tell(context),
                     Next::AGAIN => Next::from(Verdict::Race).code(),
+                    code => code,
+                }
+            }
+
+            /// The same for what may be ICMP.
+            #[inline(always)]
+            fn message(context: *mut $context) -> u32 {
+                let mut code = receive(context);
+                if code == Next::MOVE {
+                    code = if slow::ocs_lb_find4() == 0 {
+                        relocate(context)
+                    } else {
+                        pass_on(context)
+                    };
+                }
+                match code {
+                    Next::ECHO => echo(context),
+                    Next::SEND => send(context),
                     code => code,
                 }
             }
 
             impl Way<V4> for $medium {
                 #[inline(always)]
-                fn plain(&mut self) -> Option<Exit> {
-                    match plain(self.context()) {
-                        Next::SLOW => None,
-                        code => Some(Exit::from_code(code)),
-                    }
+                fn plain(&mut self) -> u32 {
+                    plain(self.context())
                 }
                 #[inline(always)]
                 fn slow(&self) -> Exit {
                     Exit::from_code(slow(self.context()))
+                }
+                #[inline(always)]
+                fn icmp(&self) -> Exit {
+                    Exit::from_code(message(self.context()))
                 }
                 #[inline(always)]
                 fn route(&self, from: V4, to: V4) -> Result<u16, Verdict> {
@@ -126,13 +147,12 @@ macro_rules! steps {
                 }
             }
 
-            /// [`crate::plain`] for IPv4: the code of its exit, or
-            /// [`Next::SLOW`]. Apart, as what it has on the stack would lie
-            /// beneath every step of the slow way.
+            /// [`crate::plain`] for IPv4. Apart, as what it has on the stack
+            /// would lie beneath every step of the slow way.
             #[unsafe(export_name = concat!($prefix, "plain4"))]
             #[inline(never)]
             extern "C" fn plain(context: *mut $context) -> u32 {
-                crate::plain(&mut $medium::of(context)).map_or(Next::SLOW, Exit::code)
+                crate::plain(&mut $medium::of(context))
             }
 
             /// [`flow::change`] for IPv4.
@@ -174,7 +194,10 @@ macro_rules! steps {
                 with_packet::<$medium>(context, |frame, packet, now| match flow::entry(packet) {
                     Some(entry) => {
                         let word = flow::state_of(entry);
-                        Next::Exit(crate::send(frame, packet, entry, word, now))
+                        match crate::send(frame, packet, entry, word, now) {
+                            Ok(exit) => Next::Exit(exit),
+                            Err(_) => Next::Tell,
+                        }
                     }
                     None => Verdict::Race.into(),
                 })
@@ -234,7 +257,7 @@ macro_rules! steps {
             #[unsafe(export_name = concat!($prefix, "move4"))]
             #[inline(never)]
             extern "C" fn relocate(context: *mut $context) -> u32 {
-                with_packet::<$medium>(context, |frame, _, _| redispatch::relocate::<_, V4>(frame))
+                redispatch::relocate::<_, V4>(&mut $medium::of(context)).code()
             }
 
             /// [`redispatch::stay`] for IPv4.
@@ -242,6 +265,36 @@ macro_rules! steps {
             #[inline(never)]
             extern "C" fn stay(context: *mut $context) -> u32 {
                 with_packet::<$medium>(context, redispatch::stay)
+            }
+
+            /// [`icmp::receive`].
+            #[unsafe(export_name = concat!($prefix, "icmp4"))]
+            #[inline(never)]
+            extern "C" fn receive(context: *mut $context) -> u32 {
+                icmp::receive(&mut $medium::of(context), time::now()).code()
+            }
+
+            /// [`icmp::echo`].
+            #[unsafe(export_name = concat!($prefix, "echo4"))]
+            #[inline(never)]
+            extern "C" fn echo(context: *mut $context) -> u32 {
+                icmp::echo(&mut $medium::of(context)).code()
+            }
+
+            /// [`icmp::stay`].
+            #[unsafe(export_name = concat!($prefix, "icmp_stay4"))]
+            #[inline(never)]
+            extern "C" fn pass_on(context: *mut $context) -> u32 {
+                icmp::stay(&mut $medium::of(context)).code()
+            }
+
+            /// [`icmp::tell`].
+            #[unsafe(export_name = concat!($prefix, "tell4"))]
+            #[inline(never)]
+            extern "C" fn tell(context: *mut $context) -> u32 {
+                with_packet::<$medium>(context, |frame, packet, now| {
+                    icmp::tell(frame, packet, now).map_or_else(Next::from, Next::Exit)
+                })
             }
 
             /// [`vlan::untag`]: 1 where it did.

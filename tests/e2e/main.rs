@@ -10,6 +10,7 @@ mod flood;
 mod flows;
 mod health;
 mod host;
+mod icmp;
 mod lab;
 mod limits;
 mod links;

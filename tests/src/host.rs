@@ -2,6 +2,7 @@
 //! ordinary maps. Whatever `ocs-lb-ebpf` does with a packet, this does too.
 
 mod change;
+mod icmp;
 mod open;
 mod place;
 mod ports;
@@ -16,6 +17,7 @@ use ocs_lb_common::abi::{
 };
 use ocs_lb_common::address::V4;
 use ocs_lb_common::classify;
+use ocs_lb_common::icmp::Obstacle;
 use ocs_lb_common::parse::{Odd, Packet, behind_tags, parse_ether_type, parse_ipv4};
 use ocs_lb_common::rate::Budget;
 use ocs_lb_common::reset;
@@ -54,6 +56,7 @@ pub struct Datapath {
     devices: HashSet<u32>,
     settings: Settings,
     budget: Budget,
+    icmp_budget: Budget,
     route: fn(Net, V4) -> Result<NextHop, Verdict>,
     net: Net,
 }
@@ -71,6 +74,8 @@ enum Next {
     Send,
     Open,
     Answer(u16),
+    Tell(Obstacle, u16),
+    Stay,
     Move(Box<relocate::Moving>),
     Again,
 }
@@ -85,6 +90,19 @@ impl From<Verdict> for Next {
 enum Stop {
     Verdict(Verdict),
     Reset,
+    Expired(u16),
+}
+
+/// A packet that is not sent.
+enum Halt {
+    Verdict(Verdict),
+    Obstacle(Obstacle),
+}
+
+impl From<Verdict> for Halt {
+    fn from(verdict: Verdict) -> Self {
+        Self::Verdict(verdict)
+    }
 }
 
 impl From<Verdict> for Stop {
@@ -120,6 +138,7 @@ impl Datapath {
                 .collect(),
             settings: plan.settings,
             budget: Budget::default(),
+            icmp_budget: Budget::default(),
             route,
             net,
         }
@@ -134,26 +153,25 @@ impl Datapath {
         };
         let tags = self.untag(&mut bytes);
         let parsed = match parse_ether_type(&SliceFrame(&mut bytes)) {
-            Ok(EtherType::IPV4) => parse_ipv4(&SliceFrame(&mut bytes)).map_err(|odd| match odd {
-                Odd::IfOurs {
-                    source,
-                    destination,
-                    verdict,
-                } => match self.addresses.get(&destination) {
-                    Some(address) => match self.source(&source) {
-                        Ok(()) => classify::odd(verdict, *address),
-                        Err(verdict) => verdict,
-                    },
-                    None => Verdict::NotOurs,
-                },
-                Odd::Pass(verdict) => verdict,
-            }),
-            Ok(_) => Err(Verdict::FamilyNotWired),
-            Err(verdict) => Err(verdict),
+            Ok(EtherType::IPV4) => parse_ipv4(&SliceFrame(&mut bytes)),
+            Ok(_) => Err(Odd::Pass(Verdict::FamilyNotWired)),
+            Err(verdict) => Err(Odd::Pass(verdict)),
         };
-        let verdict = parsed
-            .and_then(|packet| self.walk(&mut bytes, &packet, ifindex, now))
-            .unwrap_or_else(|verdict| verdict);
+        let verdict = match parsed {
+            Ok(packet) => self.walk(&mut bytes, &packet, ifindex, now),
+            Err(Odd::Pass(verdict)) => Err(verdict),
+            Err(Odd::IfOurs {
+                source,
+                destination,
+                verdict,
+            }) => match (self.addresses.get(&destination), self.source(&source)) {
+                (None, _) => Err(Verdict::NotOurs),
+                (_, Err(verdict)) => Err(verdict),
+                (_, Ok(())) if verdict == Verdict::NotTcp => self.icmp(&mut bytes, ifindex, now),
+                (Some(address), Ok(())) => Err(classify::odd(verdict, *address)),
+            },
+        };
+        let verdict = verdict.unwrap_or_else(|verdict| verdict);
         if verdict.kind() == Kind::Pass {
             bytes.splice(12..12, tags);
         }
@@ -211,7 +229,12 @@ impl Datapath {
         if let Some(entry) = self.flows.get(&packet.key) {
             let pause = now.ticks.since(entry.last_seen);
             if is_plain(entry.state, packet.segment.flags) && pause < change::PAUSE {
-                return self.send(bytes, packet, ifindex, now);
+                match self.send(bytes, packet, ifindex, now) {
+                    Ok(verdict) => return Ok(verdict),
+                    Err(Halt::Verdict(verdict)) => return Err(verdict),
+                    // Its sender is told on the slow way.
+                    Err(Halt::Obstacle(_)) => {}
+                }
             }
         }
         let mut next = Next::Again;
@@ -226,20 +249,38 @@ impl Datapath {
                 Ok(()) => Next::Send,
                 Err(Stop::Verdict(verdict)) => Next::Exit(verdict),
                 Err(Stop::Reset) => return self.answer(bytes, packet, ifindex, now),
+                Err(Stop::Expired(back)) => Next::Tell(Obstacle::EXPIRED, back),
             };
         }
         if let Next::Move(moving) = next {
-            next = self.relocate(bytes, packet, &moving, now);
+            next = self.relocate(bytes, &moving, now);
         }
         match next {
             Next::Exit(verdict) => Err(verdict),
             Next::Answer(hop) => self.reset(bytes, packet, ifindex, hop),
+            Next::Tell(obstacle, hop) => self.tell(bytes, packet, obstacle, (ifindex, hop), now),
             Next::Again => Err(Verdict::Race),
-            _ => {
-                // The packet may be another one now.
-                let packet = parse_ipv4(&SliceFrame(bytes)).map_err(|_| Verdict::Malformed)?;
-                self.strip_again(bytes, &packet);
-                self.send(bytes, &packet, ifindex, now)
+            _ => self.send_anew(bytes, ifindex, now),
+        }
+    }
+
+    /// Sends a packet that may be another one now.
+    fn send_anew(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        ifindex: u32,
+        now: Now,
+    ) -> Result<Verdict, Verdict> {
+        let packet = parse_ipv4(&SliceFrame(bytes)).map_err(|_| Verdict::Malformed)?;
+        self.strip_again(bytes, &packet);
+        match self.send(bytes, &packet, ifindex, now) {
+            Ok(verdict) => Ok(verdict),
+            Err(Halt::Verdict(verdict)) => Err(verdict),
+            Err(Halt::Obstacle(obstacle)) => {
+                let other = self.flows.get(&packet.key).map(Flow::peer_key);
+                let back = other.and_then(|key| self.flows.get(&key));
+                let back = back.ok_or(Verdict::Inconsistent)?.next_hop;
+                self.tell(bytes, &packet, obstacle, (ifindex, back), now)
             }
         }
     }
@@ -265,9 +306,11 @@ impl Datapath {
         packet: &Packet<V4>,
         ifindex: u32,
         now: Now,
-    ) -> Result<Verdict, Verdict> {
-        if packet.ttl <= 1 {
-            return Err(Verdict::TtlExceeded);
+    ) -> Result<Verdict, Halt> {
+        let entry = self.flows.get(&packet.key).ok_or(Verdict::Race)?;
+        let hop = self.valid_hop(entry.next_hop)?;
+        if let Some(obstacle) = obstacle(packet, &hop) {
+            return Err(Halt::Obstacle(obstacle));
         }
         let entry = self.flows.get_mut(&packet.key).ok_or(Verdict::Race)?;
         if (now.ticks.0 ^ entry.last_seen.0) >> 10 != 0 {
@@ -287,15 +330,23 @@ impl Datapath {
         let timestamp = timestamp_value(&frame, packet.tcp_offset, packet.tcp_header_len);
         touch(entry, now.ticks, &packet.segment, packet.ip_len, timestamp);
         V4::translate(&mut frame, packet, entry).ok_or(Verdict::Malformed)?;
-        let hop = entry.next_hop;
-        self.forward(bytes, ifindex, hop)
+        Ok(self.forward(bytes, ifindex, &hop)?)
     }
 
-    fn forward(&self, bytes: &mut [u8], ifindex: u32, id: u16) -> Result<Verdict, Verdict> {
-        let hop = self.next_hops.get(&id).copied().unwrap_or_default();
+    fn hop(&self, id: u16) -> NextHop {
+        self.next_hops.get(&id).copied().unwrap_or_default()
+    }
+
+    /// A next hop that can be sent to.
+    fn valid_hop(&self, id: u16) -> Result<NextHop, Verdict> {
+        let hop = self.hop(id);
         if hop.valid == 0 {
             return Err(Verdict::NoNeighbor);
         }
+        Ok(hop)
+    }
+
+    fn forward(&self, bytes: &mut [u8], ifindex: u32, hop: &NextHop) -> Result<Verdict, Verdict> {
         let mut frame = SliceFrame(bytes);
         let header = frame
             .at_mut::<{ Ethernet::LEN }>(0)
@@ -350,11 +401,23 @@ impl Datapath {
         ifindex: u32,
         hop: u16,
     ) -> Result<Verdict, Verdict> {
+        let hop = self.valid_hop(hop)?;
         reset::write_ipv4(&mut SliceFrame(bytes), packet).ok_or(Verdict::Malformed)?;
         bytes.resize(reset::IPV4_LEN, 0);
-        self.forward(bytes, ifindex, hop)?;
+        self.forward(bytes, ifindex, &hop)?;
         Ok(Verdict::Answered)
     }
+}
+
+/// What keeps a packet from its next hop.
+fn obstacle(packet: &Packet<V4>, hop: &NextHop) -> Option<Obstacle> {
+    if packet.ttl <= 1 {
+        return Some(Obstacle::EXPIRED);
+    }
+    if packet.ip_len > hop.mtu {
+        return Obstacle::too_big(hop.mtu);
+    }
+    None
 }
 
 fn sticky_key(address: V4) -> StickyKey<V4> {

@@ -2,6 +2,7 @@
 //! about: every checksum is right, a hop is taken off once, and nothing but
 //! what was meant to changed.
 
+use crate::icmp;
 use crate::packet::{dump, verify};
 use crate::prog::{Action, Program};
 
@@ -83,11 +84,24 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// What a frame carries, where that may be an IP packet.
+fn packet(frame: &[u8]) -> Option<&[u8]> {
+    without_tags(frame)
+        .get(2..)
+        .filter(|packet| packet.len() >= 20)
+}
+
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK_FIN: u8 = 0x11;
 
 fn sent(before: &[u8], after: &[u8]) -> Result<(), String> {
+    let (Some(was), Some(is)) = (packet(before), packet(after)) else {
+        return Err("sent, but no whole packet".to_owned());
+    };
+    if was[9] == 1 || is[9] == 1 {
+        return icmp::sent(was, is);
+    }
     let (Some(from), Some(to)) = (Parts::of(before), Parts::of(after)) else {
         return Err("sent, but no whole packet".to_owned());
     };

@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod history;
 pub mod host;
+pub mod icmp;
 pub mod invariant;
 pub mod kmsg;
 pub mod net;

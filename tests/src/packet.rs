@@ -187,7 +187,7 @@ impl Frame {
 }
 
 /// The pseudo header of a TCP checksum (RFC 9293 section 3.1).
-fn pseudo(source: [u8; 4], destination: [u8; 4], len: usize) -> Vec<u8> {
+pub(crate) fn pseudo(source: [u8; 4], destination: [u8; 4], len: usize) -> Vec<u8> {
     let mut bytes = [source, destination].concat();
     bytes.extend([0, 6]);
     bytes.extend((len as u16).to_be_bytes());
@@ -206,7 +206,7 @@ fn remainder(bytes: &[u8]) -> u16 {
 
 /// The checksum of bytes whose own field is zero. 0xffff never comes out: it
 /// would need a sum of zero, and no header is all zero.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     65_535
         - if remainder(bytes) == 0 {
             65_535
@@ -215,7 +215,8 @@ fn checksum(bytes: &[u8]) -> u16 {
         }
 }
 
-/// Checks lengths and recomputes every checksum of an untagged TCP/IPv4 frame.
+/// Checks lengths and recomputes every checksum of an untagged frame of TCP or
+/// ICMP over IPv4.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -233,6 +234,10 @@ pub fn verify(frame: &[u8]) -> Result<(), String> {
         .get(..header_len)
         .ok_or("the packet is shorter than its header")?;
     let tcp = &packet[header_len..];
+    if header.get(9) == Some(&1) {
+        sums_up("IP", header, header, 10)?;
+        return crate::icmp::verify(tcp);
+    }
     if tcp.len() < 20 || tcp.len() < usize::from(tcp[12] >> 4) * 4 {
         return Err("the packet is shorter than its segment's header".into());
     }
@@ -243,7 +248,12 @@ pub fn verify(frame: &[u8]) -> Result<(), String> {
     sums_up("TCP", &covered, tcp, 16)
 }
 
-fn sums_up(name: &str, covered: &[u8], header: &[u8], field: usize) -> Result<(), String> {
+pub(crate) fn sums_up(
+    name: &str,
+    covered: &[u8],
+    header: &[u8],
+    field: usize,
+) -> Result<(), String> {
     if remainder(covered) != 0 {
         return Err(format!("the {name} checksum is wrong"));
     }

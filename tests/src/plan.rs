@@ -46,6 +46,9 @@ pub struct Plan {
     pub range: (u16, u16),
     /// Whether the way to the backends is known.
     pub hops_valid: bool,
+    /// MTUs of the ways out: towards clients, and towards backends; 0 is not
+    /// known.
+    pub mtus: (u16, u16),
     /// Whether `lan0` takes redirected packets.
     pub redirects: bool,
     /// What every program is told.
@@ -84,6 +87,7 @@ impl Default for Plan {
             snat: SNAT,
             range: (LOW, LOW + 9_999),
             hops_valid: true,
+            mtus: (0, 0),
             redirects: true,
             settings: Settings {
                 resets_per_cpu: 1_000_000,
@@ -167,7 +171,7 @@ impl Plan {
             destination: backend_mac(address[3]),
             valid: u16::from(self.hops_valid),
             source: LAN_MAC,
-            mtu: 0,
+            mtu: self.mtus.1,
             ifindex: net.lan,
             generation: 0,
             tags: Default::default(),

@@ -13,8 +13,8 @@ use ocs_lb::datapath::sweep;
 use ocs_lb::model::LogLevel;
 use ocs_lb::model::sizes::Sizes;
 use ocs_lb_common::abi::{
-    ClusterLoad, Event, Flow, FlowKey, INTERFACE_SLOTS, NextHopKey, Pending, PortMap, SnatKey,
-    StickyKey, StickyValue, backend_index,
+    ClusterLoad, Event, Flow, FlowKey, INTERFACE_SLOTS, LinkInfo, NextHopKey, Pending, PortMap,
+    SnatKey, StickyKey, StickyValue, backend_index,
 };
 use ocs_lb_common::address::{Be16, V4};
 use ocs_lb_common::sweep::Report;
@@ -153,6 +153,14 @@ impl World {
             if plan.redirects {
                 maps.devices.insert(ifindex, ifindex, None, 0)?;
             }
+        }
+        for (ifindex, mtu) in [(self.net.wan, plan.mtus.0), (self.net.lan, plan.mtus.1)] {
+            let link = LinkInfo {
+                send_on: ifindex,
+                mtu,
+                ..LinkInfo::default()
+            };
+            maps.links.insert(ifindex, link, 0)?;
         }
         maps.settings.set(0, plan.settings, 0)?;
         Ok(())

@@ -30,6 +30,8 @@ const SWEEP_EVERY: u64 = 200;
 const STATE_EVERY: u64 = 2_000;
 /// Frames from one look at the counters to the next.
 const LOOK_EVERY: u64 = 100;
+/// MTUs of the ways out: some packets are too long for either.
+const MTUS: (u16, u16) = (570, 580);
 /// `OCS_LB_SEED` asks for another one.
 const SEED: u64 = 5061;
 
@@ -51,7 +53,7 @@ fn route(net: Net, to: V4) -> Result<NextHop, Verdict> {
         destination,
         valid: 1,
         source,
-        mtu: 0,
+        mtu: if ifindex == net.wan { MTUS.0 } else { MTUS.1 },
         ifindex,
         generation: 0,
         tags: Default::default(),
@@ -87,6 +89,7 @@ fn host_and_kernel_agree() {
         range: (20_000, 20_149),
         ..Plan::default()
     };
+    plan.mtus = MTUS;
     plan.cluster.max_connections = 30;
     plan.settings.half_open = 40;
     plan.cluster.resting = 100;
@@ -167,10 +170,14 @@ fn host_and_kernel_agree() {
 }
 
 /// What the traffic is mixed to meet.
-const EXPECTED: [Verdict; 21] = [
+const EXPECTED: [Verdict; 25] = [
     Verdict::Tx,
     Verdict::Redirect,
     Verdict::Answered,
+    Verdict::AnsweredEcho,
+    Verdict::AnsweredExpired,
+    Verdict::AnsweredTooBig,
+    Verdict::TooBig,
     Verdict::NotIp,
     Verdict::FamilyNotWired,
     Verdict::NotOurs,

@@ -88,11 +88,13 @@ pub enum Reason {
     Snat = 14,
     /// No backend is ready.
     NoBackend = 15,
+    /// The network says that the backend cannot be reached.
+    Unreachable = 16,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::ServerClosed,
         Self::ClientReset,
@@ -108,6 +110,7 @@ impl Reason {
         Self::Limit,
         Self::Snat,
         Self::NoBackend,
+        Self::Unreachable,
     ];
 
     /// Its name in logs and metrics.
@@ -128,6 +131,7 @@ impl Reason {
             Self::Limit => "limit",
             Self::Snat => "snat",
             Self::NoBackend => "no_backend",
+            Self::Unreachable => "unreachable",
         }
     }
 
@@ -145,7 +149,7 @@ impl Reason {
     /// The reason of a number.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
-            1..=15 => Some(Self::ALL[number as usize - 1]),
+            1..=16 => Some(Self::ALL[number as usize - 1]),
             _ => None,
         }
     }

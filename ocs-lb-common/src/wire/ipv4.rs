@@ -19,6 +19,9 @@ mod field {
 /// More-fragments flag and fragment offset, without don't-fragment.
 const FRAGMENT_MASK: u16 = 0x3fff;
 
+/// Fragment offset alone.
+const OFFSET_MASK: u16 = 0x1fff;
+
 /// Length of the fixed header in bytes.
 const LEN: usize = 20;
 
@@ -75,6 +78,12 @@ impl Ipv4<'_> {
         self.u16_at(field::FRAGMENT) & FRAGMENT_MASK != 0
     }
 
+    /// Whether the payload's first bytes are in another fragment.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.u16_at(field::FRAGMENT) & OFFSET_MASK != 0
+    }
+
     /// Time to live in hops.
     #[inline(always)]
     pub const fn ttl(&self) -> u8 {
@@ -119,6 +128,12 @@ impl Ipv4Mut<'_> {
     pub fn set_addresses(&mut self, source: V4, destination: V4) {
         self.0[field::SOURCE..field::DESTINATION].copy_from_slice(&source.0);
         self.0[field::DESTINATION..Ipv4::LEN].copy_from_slice(&destination.0);
+    }
+
+    /// Sets the time to live.
+    #[inline(always)]
+    pub fn set_ttl(&mut self, ttl: u8) {
+        self.0[field::TTL] = ttl;
     }
 
     /// Takes one hop off the time to live, which must not be 0.
@@ -177,8 +192,10 @@ mod tests {
         let mut bytes = HEADER;
         bytes[6] = 0x20;
         assert!(Ipv4(&bytes).is_fragment());
+        assert!(!Ipv4(&bytes).is_later_fragment());
         bytes[6..8].copy_from_slice(&[0x00, 0x01]);
         assert!(Ipv4(&bytes).is_fragment());
+        assert!(Ipv4(&bytes).is_later_fragment());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! cannot fail. No policy lives here.
 
 mod ethernet;
+mod icmp;
 mod ipv4;
 mod ipv6;
 mod tcp;
@@ -12,6 +13,7 @@ mod tcp_options;
 use crate::checksum::{Delta, Sum};
 
 pub use ethernet::{EtherType, Ethernet, EthernetMut, MacAddress};
+pub use icmp::{Icmp, IcmpMut, IcmpType, TcpStart};
 pub use ipv4::{Ipv4, Ipv4Mut};
 pub use ipv6::Ipv6;
 pub use tcp::{Flags, Tcp, TcpMut};
@@ -23,6 +25,8 @@ pub use tcp_options::{SynOptions, strip_timestamp, syn_options, timestamp_value}
 pub struct IpProto(pub u8);
 
 impl IpProto {
+    /// Internet Control Message Protocol.
+    pub const ICMP: Self = Self(1);
     /// Transmission Control Protocol.
     pub const TCP: Self = Self(6);
 }

@@ -3,7 +3,7 @@
 use crate::address::Be16;
 use crate::checksum::Delta;
 
-mod field {
+pub(super) mod field {
     pub const SOURCE_PORT: usize = 0;
     pub const DESTINATION_PORT: usize = 2;
     pub const SEQUENCE: usize = 4;

@@ -10,7 +10,7 @@ use ocs_lb_common::track::{Count, Direction, Phase, StateWord, Step, establish, 
 use ocs_lb_common::verdict::Verdict;
 use ocs_lb_common::wire::{SliceFrame, syn_options};
 
-use super::{Datapath, Next, Now, sticky_key};
+use super::{Datapath, Next, Now, obstacle, sticky_key};
 
 /// Ticks without a packet after which one is looked at more closely.
 pub const PAUSE: u32 = 1024;
@@ -85,12 +85,15 @@ impl Datapath {
         let Some(entry) = self.flows.get(&packet.key).copied() else {
             return Next::Open;
         };
-        if packet.ttl <= 1 {
-            return Verdict::TtlExceeded.into();
-        }
         let is_reverse = entry.is_reverse();
         if is_reverse && entry.state.phase() == Phase::Dead {
             return Next::Open;
+        }
+        if let Some(obstacle) = obstacle(packet, &self.hop(entry.next_hop)) {
+            let other = self.flows.get(&entry.peer_key());
+            return other.map_or(Verdict::Race.into(), |other| {
+                Next::Tell(obstacle, other.next_hop)
+            });
         }
         let peer_key = entry.peer_key();
         let Some(other) = self.flows.get(&peer_key).copied() else {

@@ -47,7 +47,7 @@ impl Datapath {
             NoFlow::Reset => return Err(Stop::Reset),
         }
         if packet.ttl <= 1 {
-            return Err(Verdict::TtlExceeded.into());
+            return Err(Stop::Expired(self.next_hop(key.source)?));
         }
         if !select::admits(self.held(), self.cluster.max_connections) {
             self.load.refused_limit += 1;

@@ -1,10 +1,12 @@
 //! A second try, as `redispatch.rs` of the programs.
 
-use ocs_lb_common::abi::{Pending, Reason, ServiceKey, TRIED};
+use ocs_lb_common::abi::{Flow, Pending, Reason, ServiceKey, TRIED};
 use ocs_lb_common::address::V4;
+use ocs_lb_common::icmp::Error;
 use ocs_lb_common::parse::Packet;
 use ocs_lb_common::redispatch::{
-    self, Retry, add, frame_len_ipv4, is_of, may_retry, options_ipv4, packet_ipv4, write_ipv4,
+    self, Retry, add, frame_len_ipv4, is_of, is_unanswered, may_retry, may_retry_unreachable,
+    options_ipv4, packet_ipv4, write_ipv4,
 };
 use ocs_lb_common::rest::{Opening, retire};
 use ocs_lb_common::track::{Count, Phase, StateWord};
@@ -62,6 +64,27 @@ impl Datapath {
         self.describe(pair, word, pending, Reason::Refused)
     }
 
+    pub(super) fn unreachable(&mut self, error: &Error, entry: &Flow<V4>) -> Option<Next> {
+        if !entry.is_reverse() || !error.is_unreachable() {
+            return None;
+        }
+        let key = entry.peer_key();
+        let forward = *self.flows.get(&key)?;
+        let reverse_key = forward.peer_key();
+        let pair = Pair {
+            key,
+            reverse_key,
+            forward,
+            reverse: *self.flows.get(&reverse_key)?,
+        };
+        let word = forward.state;
+        let pending = *self.place(&pair, word)?;
+        if !is_unanswered(word) || !may_retry_unreachable(&pending, error.seq) {
+            return None;
+        }
+        self.describe(&pair, word, pending, Reason::Unreachable)
+    }
+
     fn describe(
         &self,
         pair: &Pair,
@@ -71,7 +94,7 @@ impl Datapath {
     ) -> Option<Next> {
         let service = ServiceKey::tcp(pair.key.destination, pair.key.destination_port);
         let service = self.services.get(&service)?;
-        let blamed = reason == Reason::Silent || pending.early == 0;
+        let blamed = reason != Reason::Refused || pending.early == 0;
         let mut tried = pending.tried;
         if blamed {
             add(&mut tried, pair.forward.backend);
@@ -87,13 +110,7 @@ impl Datapath {
         })))
     }
 
-    pub(super) fn relocate(
-        &mut self,
-        bytes: &mut Vec<u8>,
-        packet: &Packet<V4>,
-        moving: &Moving,
-        now: Now,
-    ) -> Next {
+    pub(super) fn relocate(&mut self, bytes: &mut Vec<u8>, moving: &Moving, now: Now) -> Next {
         let mut pair = moving.pair;
         let (pending, before) = (moving.pending, pair.forward.backend);
         let timestamp = pair.forward.timestamp;
@@ -108,6 +125,9 @@ impl Datapath {
         };
         let refused = moving.reason == Reason::Refused;
         let Ok(found) = self.find(&mut wanted, now) else {
+            if moving.reason == Reason::Unreachable {
+                return Next::Stay;
+            }
             if !refused {
                 return Next::Send;
             }
@@ -122,7 +142,6 @@ impl Datapath {
                 self.load.refusals[usize::from(before)] += 1;
             }
             self.close(&pair, Count::DropPending, Reason::ServerReset, now);
-            debug_assert_eq!(packet.key, pair.reverse_key);
             return Next::Send;
         };
         self.apply(before, Count::DropPending);

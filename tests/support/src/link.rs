@@ -246,6 +246,38 @@ pub async fn silence(address: Ipv4Addr, bits: u8, silent: bool) -> anyhow::Resul
     Ok(())
 }
 
+/// Has whoever sends to an address through here be told that it cannot be
+/// reached.
+///
+/// # Errors
+/// netlink's.
+pub async fn unreachable(address: Ipv4Addr) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(address, 32)
+        .kind(rtnetlink::packet_route::route::RouteType::Unreachable)
+        .build();
+    handle.route().add(route).execute().await?;
+    Ok(())
+}
+
+/// Names an address's MAC address for good.
+///
+/// # Errors
+/// netlink's.
+pub async fn neighbor(name: &str, address: Ipv4Addr, mac: [u8; 6]) -> anyhow::Result<()> {
+    let handle = connect()?;
+    let id = index(&handle, name).await?;
+    handle
+        .neighbours()
+        .add(id, address.into())
+        .link_layer_address(&mac)
+        .replace()
+        .execute()
+        .await?;
+    Ok(())
+}
+
 /// The MAC address of a link.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ mod exhausted;
 mod expiry;
 mod full;
 mod handshake;
+mod icmp;
 mod kill;
 mod last_hop;
 mod new_flow;

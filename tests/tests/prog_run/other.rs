@@ -68,8 +68,6 @@ fn passed_or_dropped_untouched() {
             with(to(ELSEWHERE, flag::SYN), |f| f.fragment = 185),
             Verdict::NotOurs,
         ),
-        ("SYN, TTL 1", syn().ttl(1), Verdict::TtlExceeded),
-        ("SYN, TTL 0", syn().ttl(0), Verdict::TtlExceeded),
         (
             "RST of no flow",
             to(SERVICE, flag::RST),
@@ -178,7 +176,7 @@ fn an_expired_packet_changes_no_flow() {
         ] {
             assert_eq!(
                 (outcome.verdict, outcome.action),
-                (Verdict::TtlExceeded, Action::Drop),
+                (Verdict::AnsweredExpired, Action::Tx),
                 "{name}"
             );
         }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use ocs_lb_common::abi::{Flow, FlowKey};
 use ocs_lb_common::address::V4;
+use ocs_lb_tests::icmp::Icmp;
 use ocs_lb_tests::packet::{End, Frame, MORE_FRAGMENTS, flag};
 use ocs_lb_tests::plan::{BACKENDS, SNAT, VIP};
 use ocs_lb_tests::random::Random;
@@ -32,12 +33,15 @@ impl Traffic {
     /// The next frame and whether it comes from the backends' side. `flows`
     /// tells sequence numbers and tuples that fit.
     pub fn next(&mut self, flows: &HashMap<FlowKey<V4>, Flow<V4>>) -> (bool, Vec<u8>) {
-        let (from_lan, frame) = match self.random.below(20) {
-            0..=4 => (false, self.opening()),
-            5 => (self.random.one_in(2), self.stray()),
-            _ => self.of_a_flow(flows),
+        let (from_lan, mut bytes) = match self.random.below(40) {
+            0..=9 => (false, self.opening().bytes()),
+            10..=11 => (self.random.one_in(2), self.stray().bytes()),
+            12..=13 => self.icmp(flows),
+            _ => {
+                let (from_lan, frame) = self.of_a_flow(flows);
+                (from_lan, frame.bytes())
+            }
         };
-        let mut bytes = frame.bytes();
         if self.random.one_in(6) {
             self.damage(&mut bytes);
         }
@@ -96,19 +100,7 @@ impl Traffic {
         if self.known.is_empty() {
             return (false, self.opening());
         }
-        // Most connections met so far are over: a few tries find one that is not.
-        let mut key = self.known[self.random.below(self.known.len())];
-        for _ in 0..8 {
-            if flows.contains_key(&key) {
-                break;
-            }
-            key = self.known[self.random.below(self.known.len())];
-        }
-        let Some(forward) = flows.get(&key) else {
-            return (false, self.stray());
-        };
-        let reverse_key = forward.peer_key();
-        let Some(reverse) = flows.get(&reverse_key) else {
+        let Some((key, forward, reverse_key, reverse)) = self.flow(flows) else {
             return (false, self.stray());
         };
         let from_lan = self.random.one_in(2);
@@ -148,6 +140,67 @@ impl Traffic {
             frame.tcp_options = vec![1, 1, 8, 10, 0, 0, 1, 2, 0, 0, 3, 4];
         }
         (from_lan, self.vary(frame))
+    }
+
+    /// A flow's two entries with their keys. Most connections met so far are
+    /// over: a few tries find one that is not.
+    fn flow<'a>(
+        &mut self,
+        flows: &'a HashMap<FlowKey<V4>, Flow<V4>>,
+    ) -> Option<(FlowKey<V4>, &'a Flow<V4>, FlowKey<V4>, &'a Flow<V4>)> {
+        let mut key = *self.known.get(self.random.below(self.known.len().max(1)))?;
+        for _ in 0..8 {
+            if flows.contains_key(&key) {
+                break;
+            }
+            key = self.known[self.random.below(self.known.len())];
+        }
+        let forward = flows.get(&key)?;
+        let reverse_key = forward.peer_key();
+        Some((key, forward, reverse_key, flows.get(&reverse_key)?))
+    }
+
+    /// An echo request, or an error about a flow's packet, either way.
+    fn icmp(&mut self, flows: &HashMap<FlowKey<V4>, Flow<V4>>) -> (bool, Vec<u8>) {
+        let from_lan = self.random.one_in(2);
+        let found = self.flow(flows);
+        let router = [198, 51, 100, 254];
+        let mut message = match found {
+            Some((key, forward, reverse_key, reverse)) if !self.random.one_in(5) => {
+                // The packet as its receiver gets it.
+                let (sent, own) = if from_lan {
+                    (reverse_key.reversed(), forward)
+                } else {
+                    (key.reversed(), reverse)
+                };
+                let mut about = Frame::tcp(
+                    (sent.source.0, sent.source_port.get()),
+                    (sent.destination.0, sent.destination_port.get()),
+                    flag::ACK,
+                );
+                about.seq = own.seq_end.wrapping_sub(self.random.below(3) as u32);
+                about.ip_options = vec![1; 4 * self.random.below(2)];
+                let from = [sent.destination.0, router][self.random.below(2)];
+                let (kind, code) = [(3, 1), (3, 3), (3, 4), (11, 0), (12, 0)][self.random.below(5)];
+                let len = [8, 17, 18, 20, 40][self.random.below(5)];
+                Icmp::error(from, kind, code, &about.bytes(), len).mtu(1280)
+            }
+            _ => {
+                let client = self.client().0;
+                let to = [VIP, SNAT][self.random.below(2)];
+                let kind = [8, 8, 0, 3, 5, 13][self.random.below(6)];
+                let mut echo = Icmp::new(client, to, kind, 0);
+                echo.body = vec![7; self.random.below(600)];
+                echo
+            }
+        };
+        if self.random.one_in(20) {
+            message.ttl = 1;
+        }
+        if self.random.one_in(20) {
+            message.ip_options = vec![1; 4 * self.random.below(11)];
+        }
+        (from_lan, message.bytes())
     }
 
     fn vary(&mut self, mut frame: Frame) -> Frame {
