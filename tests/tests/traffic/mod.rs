@@ -14,6 +14,9 @@ const SYN_OPTIONS: [u8; 20] = [
     2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 3, 3, 7,
 ];
 
+/// A flow's forward key and entry, then those of the other direction.
+type Entries<'a> = (FlowKey<V4>, &'a Flow<V4>, FlowKey<V4>, &'a Flow<V4>);
+
 /// A source of frames.
 pub struct Traffic {
     random: Random,
@@ -144,10 +147,7 @@ impl Traffic {
 
     /// A flow's two entries with their keys. Most connections met so far are
     /// over: a few tries find one that is not.
-    fn flow<'a>(
-        &mut self,
-        flows: &'a HashMap<FlowKey<V4>, Flow<V4>>,
-    ) -> Option<(FlowKey<V4>, &'a Flow<V4>, FlowKey<V4>, &'a Flow<V4>)> {
+    fn flow<'a>(&mut self, flows: &'a HashMap<FlowKey<V4>, Flow<V4>>) -> Option<Entries<'a>> {
         let mut key = *self.known.get(self.random.below(self.known.len().max(1)))?;
         for _ in 0..8 {
             if flows.contains_key(&key) {
