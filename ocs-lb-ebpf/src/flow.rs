@@ -16,7 +16,7 @@ use crate::{
     count, event, forward, kill,
     maps::{CLUSTERS, Family, NEXT_HOPS, Room},
     open::{room, room_at},
-    packet::{Medium, Way},
+    packet::Way,
     port, redispatch,
     slow::Next,
     sticky,

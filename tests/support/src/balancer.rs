@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::client::http_get;
+use crate::mode;
 use crate::netns::Namespace;
 use crate::proc::Process;
 
@@ -88,7 +89,8 @@ impl Balancer {
     ) -> anyhow::Result<Self> {
         let socket = scratch.join("admin.sock");
         let path = scratch.join("config.yaml");
-        write_config(&path, &socket, config)?;
+        let config = namespace.run(|| mode::with_interfaces(config))??;
+        write_config(&path, &socket, &config)?;
         let mut command = namespace.command(binary);
         command
             .arg("run")

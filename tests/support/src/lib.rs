@@ -10,6 +10,7 @@ pub mod delay;
 pub mod flood;
 pub mod kinds;
 pub mod link;
+pub mod mode;
 pub mod netns;
 pub mod others;
 pub mod proc;

@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::link;
 use crate::netns::Namespace;
+use crate::{link, mode};
 
 /// The virtual address.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -82,8 +82,8 @@ impl Topology {
             topology
                 .clients
                 .block_on(|| link::veth("eth0", "eth0", far))?;
-            topology.clients.run(|| link::wire_like("eth0"))??;
-            topology.lb.run(|| link::wire_like("eth0"))??;
+            topology.clients.run(|| mode::prepare("eth0"))??;
+            topology.lb.run(|| mode::prepare("eth0"))??;
         }
         topology.switch.block_on(|| link::bridge("switch"))?;
         for (port, there, namespace) in &wires {
@@ -93,8 +93,8 @@ impl Topology {
                 link::enslave(port, "switch").await?;
                 link::up(port).await
             })?;
-            topology.switch.run(|| link::wire_like(port))??;
-            namespace.run(|| link::wire_like(there))??;
+            topology.switch.run(|| mode::prepare(port))??;
+            namespace.run(|| mode::prepare(there))??;
         }
         topology.clients.block_on(|| async {
             link::addresses("eth0", (0..CLIENTS).map(client)).await?;
