@@ -26,8 +26,8 @@ use ocs_lb_common::track::{Count, is_plain, touch};
 use ocs_lb_common::translate::Translate as _;
 use ocs_lb_common::verdict::{Kind, Verdict};
 use ocs_lb_common::wire::{
-    EtherType, Ethernet, EthernetMut, Flags, Frame as _, SliceFrame, strip_timestamp, syn_options,
-    timestamp_value,
+    EtherType, Ethernet, EthernetMut, Flags, Frame as _, MacAddress, SliceFrame, strip_timestamp,
+    syn_options, timestamp_value,
 };
 
 use crate::net::Net;
@@ -59,6 +59,19 @@ pub struct Datapath {
     icmp_budget: Budget,
     route: fn(Net, V4) -> Result<NextHop, Verdict>,
     net: Net,
+    /// Clients on a link of ours, from their frames.
+    neighbors: HashMap<V4, NextHop>,
+    /// How the frame under way came.
+    arrival: Arrival,
+}
+
+/// How a frame came in.
+#[derive(Debug, Clone, Copy, Default)]
+struct Arrival {
+    ifindex: u32,
+    destination: MacAddress,
+    source: MacAddress,
+    tagged: bool,
 }
 
 /// The time, as the programs read it.
@@ -141,6 +154,8 @@ impl Datapath {
             icmp_budget: Budget::default(),
             route,
             net,
+            neighbors: HashMap::new(),
+            arrival: Arrival::default(),
         }
     }
 
@@ -152,6 +167,15 @@ impl Datapath {
             ticks: Ticks::from_ns(now_ns),
         };
         let tags = self.untag(&mut bytes);
+        self.arrival = match SliceFrame(&mut bytes).at(0) {
+            Some(header) => Arrival {
+                ifindex,
+                destination: Ethernet(header).destination(),
+                source: Ethernet(header).source(),
+                tagged: !tags.is_empty(),
+            },
+            None => Arrival::default(),
+        };
         let parsed = match parse_ether_type(&SliceFrame(&mut bytes)) {
             Ok(EtherType::IPV4) => parse_ipv4(&SliceFrame(&mut bytes)),
             Ok(_) => Err(Odd::Pass(Verdict::FamilyNotWired)),
@@ -215,7 +239,11 @@ impl Datapath {
         bytes
             .get(30..34)
             .and_then(|to| to.try_into().ok())
-            .and_then(|to| (self.route)(self.net, V4(to)).ok())
+            .map(V4)
+            .and_then(|to| {
+                let routed = (self.route)(self.net, to).ok();
+                routed.or_else(|| self.neighbors.get(&to).copied())
+            })
             .is_some_and(|hop| hop.ifindex == ifindex)
     }
 

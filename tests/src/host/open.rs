@@ -3,7 +3,7 @@
 use ocs_lb_common::abi::{
     FIRST_LEARNED, OPTIONS, Pending, REVERSE, RefuseAction, STRIPPED, ServiceKey,
 };
-use ocs_lb_common::abi::{Reason, TRIED};
+use ocs_lb_common::abi::{NextHop, Reason, TRIED};
 use ocs_lb_common::address::V4;
 use ocs_lb_common::classify::{Class, NoFlow, classify, without_flow};
 use ocs_lb_common::parse::Packet;
@@ -13,6 +13,9 @@ use ocs_lb_common::track::{Count, Phase, StateWord, start};
 use ocs_lb_common::translate::pair;
 use ocs_lb_common::verdict::Verdict;
 use ocs_lb_common::wire::{SliceFrame, SynOptions, Tcp, strip_timestamp, syn_options};
+
+use crate::net::GATEWAY;
+use crate::plan::BACKENDS;
 
 use super::change::Pair;
 use super::place::{Place, Refusal, Wanted};
@@ -195,9 +198,37 @@ impl Datapath {
         self.delete(&old.key, false);
     }
 
+    /// The way to a client. One on a link of ours whose MAC nobody knows is
+    /// where its frame came from, if it came by that link and without tags.
+    fn way(&mut self, to: V4) -> Result<NextHop, Verdict> {
+        let silent = match (self.route)(self.net, to) {
+            Err(Verdict::NoNeighbor) => Verdict::NoNeighbor,
+            found => return found,
+        };
+        let (ifindex, other) = match to.0 {
+            [192, 0, 2, _] => (self.net.wan, GATEWAY),
+            [198, 51, 100, _] => (self.net.lan, BACKENDS[0]),
+            _ => return Err(silent),
+        };
+        if let Some(known) = self.neighbors.get(&to) {
+            return Ok(*known);
+        }
+        let arrival = self.arrival;
+        if arrival.ifindex != ifindex || arrival.tagged {
+            return Err(silent);
+        }
+        let hop = NextHop {
+            destination: arrival.source,
+            source: arrival.destination,
+            ..(self.route)(self.net, V4(other))?
+        };
+        self.neighbors.insert(to, hop);
+        Ok(hop)
+    }
+
     /// Number of the next hop towards a client.
     pub(super) fn next_hop(&mut self, to: V4) -> Result<u16, Verdict> {
-        let hop = (self.route)(self.net, to)?;
+        let hop = self.way(to)?;
         let known = self.next_hops.iter().find(|(_, known)| **known == hop);
         if let Some((id, _)) = known {
             return Ok(*id);
