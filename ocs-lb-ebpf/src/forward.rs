@@ -5,7 +5,7 @@ use ocs_lb_common::{
     icmp::Obstacle,
     parse::Packet,
     verdict::Verdict,
-    wire::{Ethernet, EthernetMut, Frame as _},
+    wire::{Ethernet, EthernetMut},
 };
 
 use crate::{

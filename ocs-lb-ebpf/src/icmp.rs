@@ -11,7 +11,7 @@ use ocs_lb_common::{
     },
     parse::{IP_OFFSET, Packet},
     verdict::Verdict,
-    wire::{Frame as _, Tcp, TcpMut},
+    wire::{Tcp, TcpMut},
 };
 
 use crate::{

@@ -11,7 +11,7 @@ use ocs_lb_common::{
     track::{Count, StateWord, start},
     translate::pair,
     verdict::Verdict,
-    wire::{Frame as _, Tcp, strip_timestamp},
+    wire::{Tcp, strip_timestamp},
 };
 
 use crate::{

@@ -7,7 +7,7 @@ use ocs_lb_common::{
     abi::{Tag, Tags},
     address::V4,
     parse::{IP_OFFSET, behind_tags},
-    wire::{EtherType, Frame as _, Ipv4},
+    wire::{EtherType, Ipv4},
 };
 
 use crate::{
