@@ -7,7 +7,14 @@ use anyhow::bail;
 use crate::{host, setup};
 
 /// Name of a measure and the program that makes it.
-const BENCHES: [(&str, &str); 2] = [("packet", "bench-packet"), ("alloc", "bench-alloc")];
+const BENCHES: [(&str, &str); 3] = [
+    ("packet", "bench-packet"),
+    ("alloc", "bench-alloc"),
+    ("bulk", BULK),
+];
+
+/// The one that starts the balancer.
+const BULK: &str = "bench-bulk";
 
 /// Runs the named measures, or all.
 ///
@@ -32,6 +39,17 @@ pub fn bench(names: &[String], json: Option<&Path>) -> anyhow::Result<()> {
         }
         let mut command = host::cargo(&["run", "--release", "--quiet", "--package"]);
         command.args(["ocs-lb-tests", "--bin", program, "--"]);
+        if program == BULK {
+            host::run(&mut host::cargo(&[
+                "build",
+                "--release",
+                "--quiet",
+                "--package",
+                "ocs-lb",
+            ]))?;
+            command.arg("--balancer");
+            command.arg(host::target().join("release/ocs-lb"));
+        }
         if let Some(path) = json {
             // The program runs in the workspace's root.
             let path = std::path::absolute(path)?;

@@ -5,6 +5,7 @@ mod ci;
 mod clean;
 mod host;
 mod lab;
+mod matrix;
 mod run;
 mod setup;
 mod soak;
@@ -44,6 +45,12 @@ enum Command {
     },
     /// Runs every test that this machine's tools allow
     Test,
+    /// Runs the end-to-end tests in every mode of attaching
+    Matrix {
+        /// A few of them, in the modes that `test` does not choose by itself
+        #[arg(long)]
+        smoke: bool,
+    },
     /// Runs the long tests
     Soak {
         /// How long each of the longest may take
@@ -72,6 +79,7 @@ fn main() -> ExitCode {
         Command::Run { once, balancer } if balancer.is_empty() => return lab::lab(once),
         Command::Run { once: _, balancer } => run::run(&balancer),
         Command::Test => test::test(),
+        Command::Matrix { smoke } => matrix::matrix(smoke),
         Command::Soak { minutes } => soak::soak(minutes),
         Command::Bench { names, json } => bench::bench(&names, json.as_deref()),
         Command::VmLoad => vm::load(),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 
-use crate::{host, setup, tools};
+use crate::{host, matrix, setup, tools};
 
 /// Runs unit and property tests, then, as root, the tests with programs and
 /// namespaces.
@@ -35,6 +35,14 @@ pub fn test() -> anyhow::Result<()> {
             ])
             .args(["--", "--ignored", "--test-threads=1"]),
     )?;
+    println!("test: the same frames through traffic control");
+    host::run(
+        host::cargo(&["test", "--quiet", "--package", "ocs-lb-tests"])
+            .args(["--test", "prog_run", "--", "--ignored", "--test-threads=1"])
+            .env("OCS_LB_PROGRAM", "tc"),
+    )?;
+    println!("test: some end-to-end tests in the other modes");
+    matrix::matrix(true)?;
     println!("test: all passed in {:.0} s", start.elapsed().as_secs_f64());
     let missing = tools::missing();
     if missing.is_empty() {
