@@ -106,7 +106,7 @@ fn print(table: &BTreeMap<String, BTreeMap<&str, String>>, modes: &[&str]) {
     };
     row("test", modes.to_vec());
     for (name, results) in table {
-        let cell = |mode| results.get(mode).map_or("-", String::as_str);
-        row(name, modes.iter().map(|mode| cell(mode)).collect());
+        let cell = |mode: &&str| results.get(*mode).map_or("-", String::as_str);
+        row(name, modes.iter().map(cell).collect());
     }
 }
