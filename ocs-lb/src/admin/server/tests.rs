@@ -23,7 +23,7 @@ impl Scratch {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let own = format!("ocs-lb-{name}-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(own);
-        fs::create_dir_all(&path).unwrap();
+        fs::create_dir_all(&path).expect("it is there");
         Self(path)
     }
 
@@ -225,7 +225,7 @@ impl Running {
     pub(crate) async fn start(source: Memory) -> Self {
         let scratch = Scratch::new("server");
         let path = scratch.path().join("admin.sock");
-        let socket = Socket::bind(&path, 0o600).await.unwrap();
+        let socket = Socket::bind(&path, 0o600).await.expect("it is there");
         let cancel = CancellationToken::new();
         let task = tokio::spawn(serve(socket, Arc::new(source), cancel.clone()));
         Self {
@@ -237,19 +237,25 @@ impl Running {
     }
 
     async fn ask(&self, line: &str) -> Vec<serde_json::Value> {
-        let mut stream = UnixStream::connect(&self.path).await.unwrap();
-        stream.write_all(line.as_bytes()).await.unwrap();
+        let mut stream = UnixStream::connect(&self.path).await.expect("it is there");
+        stream
+            .write_all(line.as_bytes())
+            .await
+            .expect("it is there");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        stream
+            .read_to_string(&mut answer)
+            .await
+            .expect("it is there");
         answer
             .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
+            .map(|line| serde_json::from_str(line).expect("it is there"))
             .collect()
     }
 
     pub(crate) async fn stop(self) {
         self.cancel.cancel();
-        self.task.await.unwrap();
+        self.task.await.expect("it is there");
         assert!(!self.path.exists());
     }
 }
@@ -266,7 +272,13 @@ async fn answers_every_kind() {
         .ask("{\"show\":\"backends\",\"cluster\":\"lync\"}\n")
         .await;
     assert_eq!(backends.len(), 1);
-    assert_eq!(backends[0]["clusters"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        backends[0]["clusters"]
+            .as_array()
+            .expect("it is there")
+            .len(),
+        1
+    );
     assert_eq!(
         backends[0]["clusters"][0]["backends"][0]["name"],
         "OCS_Node1"
@@ -287,7 +299,7 @@ async fn answers_every_kind() {
     let snat = server
         .ask("{\"show\":\"snat\",\"cluster\":\"ocs\"}\n")
         .await;
-    assert_eq!(snat[0]["snat"].as_array().unwrap().len(), 1);
+    assert_eq!(snat[0]["snat"].as_array().expect("it is there").len(), 1);
     server.stop().await;
 }
 
@@ -326,7 +338,10 @@ async fn does_what_it_is_asked() {
     let events = server
         .ask("{\"show\":\"events\",\"cluster\":\"lync\"}\n")
         .await;
-    assert_eq!(events[0]["events"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        events[0]["events"].as_array().expect("it is there").len(),
+        1
+    );
     server.stop().await;
 }
 
@@ -345,15 +360,17 @@ async fn says_what_it_cannot_do() {
         ("{\"show\":\"backends\"}\n", "starting"),
     ] {
         let answer = server.ask(line).await;
-        let error = answer[0]["error"].as_str().unwrap();
+        let error = answer[0]["error"].as_str().expect("it is there");
         assert!(error.starts_with(expected), "{line}: {error}");
     }
     // The rest of such a line is not read, so its sender may see a broken pipe.
-    let mut stream = UnixStream::connect(&server.path).await.unwrap();
+    let mut stream = UnixStream::connect(&server.path)
+        .await
+        .expect("it is there");
     let _ = stream.write_all(long.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
-    let answer = String::from_utf8(answer).unwrap();
+    let answer = String::from_utf8(answer).expect("it is there");
     assert!(answer.contains("too long"), "{answer}");
     server.stop().await;
 }
@@ -363,14 +380,20 @@ async fn the_seventeenth_client_is_turned_away() {
     let server = Running::start(PRESENT).await;
     let mut held = Vec::new();
     for _ in 0..CLIENTS_MAX {
-        held.push(UnixStream::connect(&server.path).await.unwrap());
+        held.push(
+            UnixStream::connect(&server.path)
+                .await
+                .expect("it is there"),
+        );
     }
     // Through the client, because its request may meet a closed socket.
     let ask = async || {
         let path = server.path.clone();
-        let request = Request::new(Show::Drops, Filter::default()).unwrap();
+        let request = Request::new(Show::Drops, Filter::default()).expect("it is there");
         let asked = move || crate::admin::client::ask(&path, &request)?.only();
-        tokio::task::spawn_blocking(asked).await.unwrap()
+        tokio::task::spawn_blocking(asked)
+            .await
+            .expect("it is there")
     };
     let refused = ask().await.unwrap_err().to_string();
     assert!(refused.contains("16 clients"), "{refused}");
@@ -387,18 +410,24 @@ async fn the_seventeenth_client_is_turned_away() {
 
 #[tokio::test]
 async fn silent_clients_are_let_go() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (ours, theirs) = UnixStream::pair().expect("it is there");
     let idle = Duration::from_millis(20);
-    client(ours, &PRESENT, idle).await.unwrap();
+    client(ours, &PRESENT, idle).await.expect("it is there");
     let mut answer = String::new();
-    BufReader::new(theirs).read_line(&mut answer).await.unwrap();
+    BufReader::new(theirs)
+        .read_line(&mut answer)
+        .await
+        .expect("it is there");
     assert_eq!(answer, "{\"error\":\"no request came\"}\n");
 }
 
 #[tokio::test]
 async fn clients_that_do_not_read_are_let_go() {
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
-    theirs.write_all(b"{\"show\":\"flows\"}\n").await.unwrap();
+    let (ours, mut theirs) = UnixStream::pair().expect("it is there");
+    theirs
+        .write_all(b"{\"show\":\"flows\"}\n")
+        .await
+        .expect("it is there");
     let many = Memory {
         flows: u16::MAX,
         gone: false,
