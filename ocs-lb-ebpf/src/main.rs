@@ -18,6 +18,7 @@
 
 mod atomic;
 mod count;
+mod entries;
 mod event;
 mod flow;
 mod forward;

@@ -16,8 +16,8 @@ use ocs_lb_common::{
 
 use crate::{
     atomic::add_u64,
-    count, event,
-    flow::{self, PACKETS},
+    count, entries, event,
+    flow::PACKETS,
     maps::{CLUSTERS, Family, Room},
     packet::{Logged, Medium, Way},
     place::{Refusal, Wanted},
@@ -248,7 +248,7 @@ pub fn insert<A: Family>(room: &mut Room<A>, flags: u64) -> Result<(), Unwritten
         return Err(Unwritten::Verdict(Verdict::Inconsistent));
     };
     count::add_pending(load, place.slot);
-    if let Err(failure) = flow::insert(&wanted.key, &room.forward, &room.reverse, flags) {
+    if let Err(failure) = entries::insert(&wanted.key, &room.forward, &room.reverse, flags) {
         count::apply(wanted.cluster, place.slot, Count::DropPending);
         if failure.keeps_port {
             place.withdraw(wanted);

@@ -14,7 +14,7 @@ use ocs_lb_common::{
 };
 
 use crate::{
-    flow,
+    entries, flow,
     maps::{Family, Room},
     place::{Place, Wanted},
     port::Ports,
@@ -203,11 +203,12 @@ fn delete<A: Family>(key: &FlowKey<A>, keep_port: bool) -> bool {
         let forward = unsafe { &mut *forward };
         if forward.peer_key() == *key {
             let word = flow::state_of(forward);
-            return is_over(word) && flow::delete(&forward_key, forward, word, keep_port).is_ok();
+            return is_over(word)
+                && entries::delete(&forward_key, forward, word, keep_port).is_ok();
         }
     }
     let word = flow::state_of(reverse);
-    is_over(word) && flow::delete_record(key, reverse, word, keep_port).is_ok()
+    is_over(word) && entries::delete_record(key, reverse, word, keep_port).is_ok()
 }
 
 /// Whether a flow only rests, by the key of its reverse entry: one that was

@@ -8,7 +8,7 @@ use ocs_lb_common::{
 
 use crate::{
     atomic::{add_u32, add_u64},
-    count, event,
+    count, entries, event,
     flow::{self, Pair},
     maps::{CLUSTERS, CURSOR_HALF_OPEN, CURSORS, Family, SETTINGS},
     time::Now,
@@ -101,7 +101,7 @@ fn push_out<A: Family>(
         pair.reverse,
         now.ticks,
     );
-    let _ = flow::delete(&pair.key, pair.forward, dead, false);
+    let _ = entries::delete(&pair.key, pair.forward, dead, false);
 }
 
 /// A flow's place, if it still has it.

@@ -10,7 +10,7 @@ use ocs_lb_common::{
 };
 
 use crate::{
-    count,
+    count, entries,
     flow::{self, Pair},
     kill,
     maps::{CLUSTERS, CORRECTION, Family, RECOUNT, SWEEP_REPORT},
@@ -147,7 +147,7 @@ fn forward<A: Family>(key: &FlowKey<A>, entry: &'static mut Flow<A>, walk: &mut 
                 }
             }
         }
-        Due::Delete => match flow::delete(&key, pair.forward, word, false) {
+        Due::Delete => match entries::delete(&key, pair.forward, word, false) {
             Ok(()) => walk.count(|report| &mut report.deleted),
             Err(()) => walk.count(|report| &mut report.errors),
         },
@@ -194,7 +194,7 @@ fn reverse<A: Family>(key: &FlowKey<A>, entry: &mut Flow<A>, walk: &mut Walk) {
     if matches!(word.phase(), Phase::Dead) {
         walk.count(|report| &mut report.records);
         if is_rested(word, entry.last_seen, now) {
-            match flow::delete_record(&key, entry, word, false) {
+            match entries::delete_record(&key, entry, word, false) {
                 Ok(()) => walk.count(|report| &mut report.deleted),
                 Err(()) => walk.count(|report| &mut report.errors),
             }
