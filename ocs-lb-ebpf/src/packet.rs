@@ -76,6 +76,14 @@ pub trait Medium: Frame {
     fn send_on(&mut self, ifindex: u32) -> Exit;
 }
 
+/// `N` bytes from `offset`, where they lie between the two ends of what can be
+/// looked at: the comparison that the verifier wants before every access.
+#[inline(always)]
+fn within<const N: usize>(data: usize, end: usize, offset: usize) -> Option<*mut [u8; N]> {
+    let start = data + offset;
+    (start + N <= end).then_some(start as *mut [u8; N])
+}
+
 /// A medium whose programs have the slow way of a family: global functions of
 /// the verifier's take the medium's own context. See [`crate::slow`].
 pub trait Way<A: Family>: Medium {

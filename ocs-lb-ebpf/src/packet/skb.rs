@@ -16,7 +16,7 @@ use ocs_lb_common::{
     wire::{Frame, Tcp, TcpChange, TcpMut},
 };
 
-use super::{Action, Medium, ethernet};
+use super::{Action, Medium, ethernet, within};
 use crate::forward::Exit;
 
 /// Bytes that are pulled into the first piece: all headers that are ever read,
@@ -103,22 +103,14 @@ impl SkbFrame {
 impl Frame for SkbFrame {
     #[inline(always)]
     fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        let start = self.data() + offset;
-        if start + N > self.data_end() {
-            return None;
-        }
-        // SAFETY: the bytes lie between data and data_end, as just checked.
-        Some(unsafe { &*(start as *const [u8; N]) })
+        // SAFETY: the bytes lie between data and data_end.
+        within(self.data(), self.data_end(), offset).map(|at| unsafe { &*at })
     }
 
     #[inline(always)]
     fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
-        let start = self.data() + offset;
-        if start + N > self.data_end() {
-            return None;
-        }
         // SAFETY: as above; `self` is borrowed mutably for as long.
-        Some(unsafe { &mut *(start as *mut [u8; N]) })
+        within(self.data(), self.data_end(), offset).map(|at| unsafe { &mut *at })
     }
 
     #[inline(always)]

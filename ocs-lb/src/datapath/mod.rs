@@ -17,6 +17,7 @@ pub mod kills;
 pub mod load;
 pub mod log;
 mod look;
+mod neighbors;
 pub mod next_hops;
 pub mod owner;
 pub mod pins;

@@ -1,7 +1,6 @@
 //! The task that owns the maps. Everyone else sends it messages.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,7 +19,7 @@ use super::history::History;
 use super::kills::Kills;
 use super::watch::SnatName;
 use super::write::told;
-use super::{next_hops, read, sweep};
+use super::{read, sweep};
 use crate::admin::Reset;
 use crate::health::observe::Traffic;
 use crate::health::{CheckResult, Checks, Fact};
@@ -28,7 +27,7 @@ use crate::model::drift::{Drift, Pass};
 use crate::model::kills::WALKS_PER_SECOND;
 use crate::model::pressure::Pressure;
 use crate::model::{Backend, ClusterState, Model, Unknown};
-use crate::neighbor::{Change, Neighbor, Netlink};
+use crate::neighbor::{Change, Netlink};
 use crate::setup::{Running, identities, per_backend, states};
 use crate::snapshot::{DurationsView, EventView, KilledView, ReloadView, Snapshot, SweepView};
 use crate::targets::targets;
@@ -426,44 +425,6 @@ impl Owner {
         let cluster = self.model.clusters.get(usize::from(cluster));
         let backend = cluster.and_then(|cluster| cluster.backends.get(usize::from(slot)));
         backend.is_none_or(|backend| backend.retired)
-    }
-
-    fn neighbor(&mut self, neighbor: &Neighbor) -> anyhow::Result<()> {
-        let source = self
-            .running
-            .macs
-            .get(&neighbor.ifindex)
-            .copied()
-            .unwrap_or_default();
-        let changed = next_hops::set_neighbor(
-            &mut self.running.loaded.maps,
-            &self.running.next_hops,
-            neighbor.ifindex,
-            neighbor.address,
-            neighbor.mac,
-            source,
-        )?;
-        if changed {
-            tracing::debug!(address = %neighbor.address, "next hop updated");
-        }
-        Ok(())
-    }
-
-    /// Has the kernel find a neighbour again whose entry someone deleted.
-    async fn restore(&self, ifindex: u32, address: Ipv4Addr) -> anyhow::Result<()> {
-        if self.running.kept.contains(&(ifindex, address)) {
-            return Ok(self.netlink.keep(ifindex, address).await?);
-        }
-        if next_hops::is_next_hop(&self.running.loaded.maps, ifindex, address)? {
-            self.resolve(ifindex, address).await;
-        }
-        Ok(())
-    }
-
-    async fn resolve(&self, ifindex: u32, address: Ipv4Addr) {
-        if let Err(error) = self.netlink.probe(ifindex, address).await {
-            tracing::warn!(%address, ifindex, %error, "neighbour not resolved");
-        }
     }
 
     fn sweep(&mut self) -> anyhow::Result<()> {
