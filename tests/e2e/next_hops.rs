@@ -225,10 +225,8 @@ fn the_mtu_of_a_way_follows_its_link() {
     };
     assert!(!world.next_hops().is_empty());
     longest(1500);
-    lb.block_on(|| kinds::set_mtu("eth1", 1400))
-        .expect("an MTU");
+    lb.block_on(|| link::set_mtu("eth1", 1400)).expect("an MTU");
     longest(1400);
-    lb.block_on(|| kinds::set_mtu("eth1", 1500))
-        .expect("an MTU");
+    lb.block_on(|| link::set_mtu("eth1", 1500)).expect("an MTU");
     longest(1500);
 }

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::link::{BondMode, LinkMessage, MacVlanMode};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::{LinkBond, LinkDummy, LinkMacVlan, LinkUnspec, LinkVlan, LinkVxlan};
+use rtnetlink::{LinkBond, LinkDummy, LinkMacVlan, LinkVlan, LinkVxlan};
 
 use crate::link::{self, connect, down, enslave, index, up};
 
@@ -105,18 +105,6 @@ pub async fn vxlan(name: &str, local: Ipv4Addr, remote: Ipv4Addr) -> anyhow::Res
         up(name).await?;
     }
     Ok(made)
-}
-
-/// Sets the longest packet of a link.
-///
-/// # Errors
-/// netlink's.
-pub async fn set_mtu(name: &str, bytes: u32) -> anyhow::Result<()> {
-    let handle = connect()?;
-    let id = index(&handle, name).await?;
-    let message = LinkUnspec::new_with_index(id).mtu(bytes).build();
-    handle.link().set(message).execute().await?;
-    Ok(())
 }
 
 /// Deletes the entry of a neighbour.
