@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, Map, MapData};
+use aya::programs::{SchedClassifier, TcAttachType};
 use nix::sys::signal::Signal;
 use ocs_lb_common::abi::{Flow, FlowKey, REVERSE};
 use ocs_lb_common::address::V4;
@@ -34,9 +35,15 @@ pub fn pins(namespace: &Namespace) -> PathBuf {
         .join(format!("netns-{inode}"))
 }
 
+/// Whether a program is attached to an interface, at XDP or traffic control.
+async fn serves(name: &str) -> anyhow::Result<bool> {
+    let (_, at_tc) = SchedClassifier::query_tcx(name, TcAttachType::Ingress)?;
+    Ok(!at_tc.is_empty() || link::has_xdp(name).await?)
+}
+
 pub fn attached(namespace: &Namespace) -> [bool; 2] {
     namespace
-        .block_on(|| async { Ok([link::has_xdp("eth0").await?, link::has_xdp("eth1").await?]) })
+        .block_on(|| async { Ok([serves("eth0").await?, serves("eth1").await?]) })
         .expect("links")
 }
 

@@ -141,9 +141,10 @@ impl Balancer {
     /// Writes another configuration; nothing reads it yet.
     ///
     /// # Errors
-    /// The file's.
+    /// The file's, or a mode that is none.
     pub fn configure(&self, config: &str) -> anyhow::Result<()> {
-        write_config(&self.config, &self.socket, config)
+        let config = self.namespace.run(|| mode::with_interfaces(config))??;
+        write_config(&self.config, &self.socket, &config)
     }
 
     /// What `ocs-lb show WHAT --json` prints.

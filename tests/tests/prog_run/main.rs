@@ -8,6 +8,7 @@ mod expiry;
 mod full;
 mod handshake;
 mod icmp;
+mod icmp_own;
 mod kill;
 mod last_hop;
 mod new_flow;
