@@ -15,7 +15,7 @@ pub fn targets(model: &Model, running: &Running) -> anyhow::Result<Vec<Target>> 
     let mut targets = Vec::new();
     for (id, cluster) in model.clusters.iter().enumerate() {
         for (slot, backend) in cluster.backends.iter().enumerate() {
-            let Some(check) = backend.check.filter(|_| !backend.retired) else {
+            let Some(check) = backend.check.clone().filter(|_| !backend.retired) else {
                 continue;
             };
             targets.push(Target {

@@ -4,6 +4,7 @@
 
 mod arms;
 mod changes;
+mod checks;
 mod churn;
 mod ends;
 mod flood;

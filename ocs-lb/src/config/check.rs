@@ -1,13 +1,14 @@
-//! Health checks.
+//! Health checks: when they run, and on which port.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::address::port;
+use super::check_kind::{self, kind};
 use super::problem::Report;
 use super::tree::Node;
-use super::value::{boolean, duration, number, word};
-use crate::model::Check;
+use super::value::{boolean, duration, number};
+use crate::model::{Check, CheckKind};
 
 const KEYS: [&str; 9] = [
     "type",
@@ -20,26 +21,13 @@ const KEYS: [&str; 9] = [
     "fall",
     "observe",
 ];
-const KEYS_OF_OTHER_TYPES: [&str; 11] = [
-    "sni",
-    "verify",
-    "ca",
-    "transport",
-    "from",
-    "to",
-    "expect",
-    "tls",
-    "method",
-    "path",
-    "host",
-];
 
 const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(86_400);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 const COUNTS: RangeInclusive<u32> = 1..=65_535;
 
 /// A check whose port may still have to be taken from the cluster.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct PartialCheck {
     port: Option<u16>,
     check: Check,
@@ -59,6 +47,7 @@ impl PartialCheck {
 const DEFAULT: PartialCheck = PartialCheck {
     port: None,
     check: Check {
+        kind: CheckKind::Tcp,
         port: 0,
         interval: Duration::from_secs(2),
         fast_interval: None,
@@ -78,20 +67,12 @@ pub(super) fn check(node: Option<&Node>, report: &mut Report<'_>) -> Option<Part
     if node.is_off() {
         return None;
     }
-    let known: Vec<&str> = KEYS.iter().chain(&KEYS_OF_OTHER_TYPES).copied().collect();
+    let known: Vec<&str> = KEYS.into_iter().chain(check_kind::KEYS).collect();
     let Some(fields) = node.fields(&known, report) else {
         return Some(DEFAULT);
     };
-    let kind = fields.get("type");
-    let is_tcp = kind.is_none_or(|node| {
-        let later = ["tls", "sip-options", "http"];
-        word(node, report, &[("tcp", ())], &later).is_some()
-    });
-    // The keys of another type say nothing new once the type is refused.
-    if is_tcp {
-        fields.refuse_keys(&KEYS_OF_OTHER_TYPES, report);
-    }
     let base = DEFAULT.check;
+    let kind = kind(fields, report);
     let interval =
         |key, report: &mut Report<'_>| fields.value(key, report, |n, r| duration(n, r, INTERVALS));
     let (every, fast_interval, down_interval) = (
@@ -106,6 +87,7 @@ pub(super) fn check(node: Option<&Node>, report: &mut Report<'_>) -> Option<Part
     Some(PartialCheck {
         port: fields.value("port", report, port),
         check: Check {
+            kind: kind.unwrap_or(base.kind),
             port: 0,
             interval: every.unwrap_or(base.interval),
             fast_interval,

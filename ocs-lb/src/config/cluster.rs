@@ -92,7 +92,7 @@ pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Op
     for server in &mut servers {
         let first = served.first().map_or(0, |p| p.target);
         let port = server.backend.port.unwrap_or(first);
-        server.backend.check = server.check.map(|c| c.on(port));
+        server.backend.check = server.check.clone().map(|c| c.on(port));
     }
     let (pool, snat_places) = fields
         .value("snat", report, snat)

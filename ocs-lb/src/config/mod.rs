@@ -7,7 +7,9 @@
 mod access;
 mod address;
 mod backend;
+mod certificates;
 mod check;
+mod check_kind;
 mod cluster;
 mod gate;
 mod host;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::certificates::Certificates;
+
 /// Why a value is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -113,6 +115,8 @@ pub(super) struct Report<'a> {
     file: &'a str,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
+    /// Files that the configuration names, each read once.
+    pub certificates: Certificates,
 }
 
 impl<'a> Report<'a> {
@@ -122,6 +126,7 @@ impl<'a> Report<'a> {
             file,
             problems: Vec::new(),
             warnings: Vec::new(),
+            certificates: Certificates::default(),
         }
     }
 

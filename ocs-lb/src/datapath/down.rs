@@ -97,7 +97,7 @@ fn members(model: &Model, running: &Running) -> anyhow::Result<Vec<Member>> {
     let mut members = Vec::new();
     for (id, cluster) in model.clusters.iter().enumerate() {
         for (slot, backend) in cluster.backends.iter().enumerate() {
-            let Some(check) = backend.check.filter(|_| !backend.retired) else {
+            let Some(check) = backend.check.as_ref().filter(|_| !backend.retired) else {
                 continue;
             };
             let next_hop = running.reach[id][slot].next_hop;

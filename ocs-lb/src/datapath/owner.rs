@@ -390,8 +390,8 @@ impl Owner {
         }
         health.status.clone_from(&fact.status);
         health.last = match &fact.result {
-            CheckResult::Ok => format!("ok in {:.1} ms", fact.duration.as_secs_f64() * 1e3),
-            other => other.to_string(),
+            CheckResult::Observed => fact.result.to_string(),
+            met => format!("{met} in {:.1} ms", fact.duration.as_secs_f64() * 1e3),
         };
         let changed = health.healthy != fact.healthy;
         health.healthy = fact.healthy;

@@ -16,13 +16,14 @@ impl Owner {
     /// A map's.
     pub(super) fn observe(&mut self) -> anyhow::Result<()> {
         for (id, cluster) in self.model.clusters.iter().enumerate() {
-            let wants = |check: crate::model::Check| check.observe;
-            if !cluster.backends.iter().any(|b| b.check.is_some_and(wants)) {
+            let wants = |check: &crate::model::Check| check.observe;
+            let mut checks = cluster.backends.iter().filter_map(|b| b.check.as_ref());
+            if !checks.any(wants) {
                 continue;
             }
             let load = read::load(&self.running.loaded.maps, id as u16)?;
             for (slot, backend) in cluster.backends.iter().enumerate() {
-                let Some(check) = backend.check.filter(|check| check.observe) else {
+                let Some(check) = backend.check.as_ref().filter(|check| check.observe) else {
                     continue;
                 };
                 let now = Traffic {

@@ -110,13 +110,14 @@ impl fmt::Display for Health {
     }
 }
 
-/// How long the `index`th of `count` checks waits before its first run, so that
-/// they spread over the smallest interval of all.
-pub fn initial_delay(min_interval: Duration, index: usize, count: usize) -> Duration {
+/// How long the `index`th of `count` checks waits before its first run: its
+/// share of its own interval, so that checks spread evenly and none waits
+/// longer than it will wait for the second.
+pub fn initial_delay(interval: Duration, index: usize, count: usize) -> Duration {
     if count == 0 {
         return Duration::ZERO;
     }
-    min_interval.mul_f64(index as f64 / count as f64)
+    interval.mul_f64(index as f64 / count as f64)
 }
 
 #[cfg(test)]
@@ -124,17 +125,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::test_check;
 
     fn check() -> Check {
         Check {
-            port: 5061,
-            interval: Duration::from_secs(2),
             fast_interval: Some(Duration::from_millis(500)),
             down_interval: Some(Duration::from_secs(5)),
-            timeout: Duration::from_secs(2),
-            rise: 2,
-            fall: 3,
-            observe: false,
+            ..test_check()
         }
     }
 

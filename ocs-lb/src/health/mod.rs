@@ -3,11 +3,16 @@
 //! Nothing here writes a map or knows a weight; the owner of the maps decides
 //! what a fact means.
 
+mod http;
 pub mod hysteresis;
 pub mod observe;
-pub mod tcp;
+mod probe;
+mod result;
+mod sip;
+mod source;
+mod tls;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +23,11 @@ use tracing::{info, warn};
 use crate::model::Check;
 
 pub use hysteresis::{Health, Transition};
-pub use tcp::{CheckResult, SourcePorts, source_ports};
+use probe::Probe;
+pub use result::{CheckResult, Layer};
+use source::SourcePorts;
+pub use source::source_ports;
+use tls::TlsClients;
 
 /// A backend to check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +96,7 @@ pub struct Checks {
     servers: Vec<Server>,
     /// One cursor a range, so that checks do not race for the same ports.
     cursors: Vec<((u16, u16), Arc<SourcePorts>)>,
+    tls: TlsClients,
     tasks: JoinSet<()>,
 }
 
@@ -97,6 +107,7 @@ impl Checks {
             facts,
             servers: Vec::new(),
             cursors: Vec::new(),
+            tls: TlsClients::default(),
             tasks: JoinSet::new(),
         }
     }
@@ -109,12 +120,6 @@ impl Checks {
     pub fn set(&mut self, targets: Vec<Target>, was_up: impl Fn(&Target) -> Option<bool>) {
         let groups = group(targets);
         let count = groups.len();
-        let min_interval = groups
-            .iter()
-            .filter_map(|group| group.first())
-            .map(|target| target.check.interval)
-            .min()
-            .unwrap_or_default();
         let mut before = std::mem::take(&mut self.servers);
         for (index, members) in groups.into_iter().enumerate() {
             if let Some(same) = before.iter().position(|server| server.members == members) {
@@ -124,17 +129,18 @@ impl Checks {
             let Some(first) = members.first() else {
                 continue;
             };
-            let check = first.check;
+            let check = &first.check;
             let health = match was_up(first) {
                 Some(up) => Health::settled(check.rise, check.fall, up),
                 None => Health::new(check.rise, check.fall),
             };
-            let delay = hysteresis::initial_delay(min_interval, index, count);
-            let ports = self.cursor(first.ports);
+            let delay = hysteresis::initial_delay(health.next_interval(check), index, count);
+            let from = (first.source, self.cursor(first.ports));
+            let probe = Probe::new(first.address, check, from, &mut self.tls);
             let (observer, observed) = mpsc::channel(OBSERVED);
             let (checked, facts) = (members.clone(), self.facts.clone());
             let task = self.tasks.spawn(async move {
-                run(checked, health, delay, &ports, observed, facts).await;
+                run(checked, probe, health, delay, observed, facts).await;
             });
             self.servers.push(Server {
                 members,
@@ -200,21 +206,20 @@ fn group(targets: Vec<Target>) -> Vec<Vec<Target>> {
 /// Checks one server for ever; returns when nobody receives facts.
 async fn run(
     members: Vec<Target>,
+    probe: Probe,
     mut health: Health,
     delay: Duration,
-    ports: &SourcePorts,
     mut observed: mpsc::Receiver<u32>,
     facts: mpsc::Sender<Fact>,
 ) {
     let Some(first) = members.first() else {
         return;
     };
-    let check = first.check;
-    let address = SocketAddr::new(first.address, check.port);
+    let check = &first.check;
     tokio::time::sleep(delay).await;
     loop {
         let start = Instant::now();
-        let result = tcp::check(address, first.source, ports, check.timeout).await;
+        let result = probe.run().await;
         let ended = Instant::now();
         let outcome = Outcome {
             result,
@@ -226,7 +231,7 @@ async fn run(
         }
         // Live traffic may shorten the time to the next check.
         loop {
-            let next = tokio::time::Instant::from_std(ended + health.next_interval(&check));
+            let next = tokio::time::Instant::from_std(ended + health.next_interval(check));
             let failures = tokio::select! {
                 () = tokio::time::sleep_until(next) => break,
                 Some(failures) = observed.recv() => failures,

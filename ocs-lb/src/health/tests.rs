@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use super::*;
+use crate::model::test_check;
 
 fn target(cluster: u16, backend: u16, port: u16) -> Target {
     Target {
@@ -13,12 +14,8 @@ fn target(cluster: u16, backend: u16, port: u16) -> Target {
         check: Check {
             port,
             interval: Duration::from_millis(10),
-            fast_interval: None,
-            down_interval: None,
             timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-            observe: false,
+            ..test_check()
         },
         source: None,
         ports: (20400, 20499),
@@ -69,7 +66,10 @@ async fn facts_follow_the_server() {
         (a.healthy, a.transition, a.status.as_str()),
         (true, false, "UP")
     );
-    assert_eq!((&a.result, a.duration), (&CheckResult::Ok, b.duration));
+    assert_eq!(
+        (&a.result, a.duration),
+        (&CheckResult::Ok(Layer::Connect, None), b.duration)
+    );
 
     drop(server);
     let down = loop {
@@ -118,7 +118,7 @@ async fn live_failures_take_a_backend_down() {
         backend: 2,
         check: Check {
             observe: false,
-            ..observed.check
+            ..observed.check.clone()
         },
         ..observed.clone()
     };

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use super::show::duration;
-use super::{Backend, Check, Cluster, Interfaces, Model, Port, Snat, Vip};
+use super::{Backend, Check, CheckKind, Cluster, Interfaces, Model, Port, Snat, Tls, Vip};
 
 /// A key of the file and its value as text.
 type Key = (&'static str, String);
@@ -200,6 +200,7 @@ fn settings(backend: &Backend) -> Vec<Key> {
 
 fn show_check(check: &Check) -> String {
     let Check {
+        kind,
         port,
         interval,
         fast_interval,
@@ -213,12 +214,64 @@ fn show_check(check: &Check) -> String {
         value.map_or_else(String::new, |value| format!("{key} {}, ", duration(value)))
     };
     format!(
-        "port {port}, interval {}, {}{}timeout {}, rise {rise}, fall {fall}, observe {observe}",
+        "{}, port {port}, interval {}, {}{}timeout {}, rise {rise}, fall {fall}, observe {observe}",
+        show_kind(kind),
         duration(*interval),
         optional("fast_interval", fast_interval),
         optional("down_interval", down_interval),
         duration(*timeout),
     )
+}
+
+fn show_kind(kind: &CheckKind) -> String {
+    let mut shown = kind.word().to_owned();
+    let mut add = |key: &str, value: &str| shown.extend([" ", key, " ", value]);
+    let tls = match kind {
+        CheckKind::Tcp => None,
+        CheckKind::Tls(tls) => Some(tls),
+        CheckKind::SipOptions(options) => {
+            let transport = if options.tls.is_some() { "tls" } else { "tcp" };
+            add("transport", transport);
+            for (key, value) in [("from", &options.from), ("to", &options.to)] {
+                if let Some(value) = value {
+                    add(key, value);
+                }
+            }
+            add("expect", &options.expect.to_string());
+            options.tls.as_ref()
+        }
+        CheckKind::Http(request) => {
+            add("tls", &request.tls.is_some().to_string());
+            add("method", &request.method);
+            add("path", &request.path);
+            if let Some(host) = &request.host {
+                add("host", host);
+            }
+            add("expect", &request.expect.to_string());
+            request.tls.as_ref()
+        }
+    };
+    if let Some(tls) = tls {
+        shown.push_str(&show_tls(tls));
+    }
+    shown
+}
+
+fn show_tls(tls: &Tls) -> String {
+    let sni = tls.sni.as_ref();
+    let sni = sni.map_or_else(String::new, |sni| format!(" sni {sni}"));
+    let verify = match &tls.verify {
+        None => "false".to_owned(),
+        Some(anchors) => {
+            let file = anchors.file.as_ref();
+            let of = file.map_or_else(
+                || "the host's".to_owned(),
+                |file| file.display().to_string(),
+            );
+            format!("true ca {of} ({})", anchors.certificates.len())
+        }
+    };
+    format!("{sni} verify {verify}")
 }
 
 fn show_interfaces(interfaces: &Interfaces) -> String {

@@ -6,6 +6,7 @@
 pub mod align;
 pub mod attach;
 pub mod bill;
+mod check;
 mod cluster_state;
 pub mod diff;
 pub mod drift;
@@ -21,6 +22,9 @@ pub mod sizes;
 pub mod snat;
 pub mod ways;
 
+#[cfg(test)]
+pub(crate) use check::test_check;
+pub use check::{Anchors, Check, CheckKind, HttpRequest, SipOptions, Statuses, Tls};
 pub use cluster_state::ClusterState;
 pub use failure::{DownAction, OnBackendDown, Persist, RemovedAction};
 
@@ -284,28 +288,6 @@ pub struct Backend {
     pub check: Option<Check>,
     /// No longer in the file: takes nothing new, its flows live on. Has no check.
     pub retired: bool,
-}
-
-/// A health check by TCP connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Check {
-    /// Port on the backend.
-    pub port: u16,
-    /// From the end of a check to the start of the next.
-    pub interval: Duration,
-    /// The same while the state is in transition.
-    pub fast_interval: Option<Duration>,
-    /// The same while down.
-    pub down_interval: Option<Duration>,
-    /// Limit of one check.
-    pub timeout: Duration,
-    /// Successes that bring a backend up.
-    pub rise: u32,
-    /// Failures that take a backend down.
-    pub fall: u32,
-    /// Whether live connections that the backend refused or did not answer
-    /// count as failed checks.
-    pub observe: bool,
 }
 
 /// Sizes of the datapath's tables.

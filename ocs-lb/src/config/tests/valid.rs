@@ -70,7 +70,14 @@ fn the_embedded_default() {
     let servers: Vec<_> = cluster
         .backends
         .iter()
-        .map(|b| (&*b.name, b.weight, b.backup, b.check.map(|c| c.port)))
+        .map(|b| {
+            (
+                &*b.name,
+                b.weight,
+                b.backup,
+                b.check.as_ref().map(|c| c.port),
+            )
+        })
         .collect();
     assert_eq!(
         servers,
@@ -233,8 +240,8 @@ log: {level: trace}
     assert_eq!(cluster.on_backend_removed, RemovedAction::Reset);
     assert_eq!(model.unknown_resets, 5);
     let (first, second) = (
-        cluster.backends[0].check.unwrap(),
-        cluster.backends[1].check.unwrap(),
+        cluster.backends[0].check.clone().unwrap(),
+        cluster.backends[1].check.clone().unwrap(),
     );
     // The backend's keys lie over the cluster's, one by one.
     assert_eq!((first.port, first.fall, first.rise), (99, 9, 1));
@@ -322,7 +329,7 @@ clusters:
     let counts: Vec<_> = a
         .backends
         .iter()
-        .map(|b| b.check.map(|c| (c.port, c.rise, c.fall)))
+        .map(|b| b.check.as_ref().map(|c| (c.port, c.rise, c.fall)))
         .collect();
     let want = [Some((3, 7, 1)), Some((3, 2, 3)), None, Some((77, 7, 8))];
     assert_eq!(counts, want);
@@ -332,7 +339,10 @@ clusters:
     assert_eq!(c.sticky, None);
     assert_eq!(c.ports.len(), 2);
     assert!(c.backends[0].check.is_none());
-    assert_eq!(c.backends[1].check.map(|c| (c.port, c.rise)), Some((1, 2)));
+    assert_eq!(
+        c.backends[1].check.as_ref().map(|c| (c.port, c.rise)),
+        Some((1, 2))
+    );
 }
 
 #[test]
@@ -405,5 +415,70 @@ fn the_rendered_bill() {
     assert!(
         none_left.contains("no port is left for SNAT"),
         "{none_left}"
+    );
+}
+
+#[test]
+fn kinds_of_checks() {
+    use crate::model::{CheckKind, HttpRequest, SipOptions, Statuses, Tls};
+
+    let kind = |check: &str| {
+        let loaded = valid(&with_cluster(&format!("check: {check}")));
+        let check = loaded.model.clusters[0].backends[0].check.clone();
+        check.expect("a check").kind
+    };
+    assert_eq!(kind("{}"), CheckKind::Tcp);
+    assert_eq!(kind("{type: tls}"), CheckKind::Tls(Tls::default()));
+    let named = Tls {
+        sni: Some("pool.example.com".into()),
+        verify: None,
+    };
+    assert_eq!(
+        kind("{type: tls, sni: pool.example.com, verify: false}"),
+        CheckKind::Tls(named.clone())
+    );
+    let sip = SipOptions {
+        tls: None,
+        from: None,
+        to: None,
+        expect: Statuses(vec![(200, 499), (600, 699)]),
+    };
+    assert_eq!(
+        kind("{type: sip-options}"),
+        CheckKind::SipOptions(sip.clone())
+    );
+    assert_eq!(
+        kind(
+            "{type: sip-options, transport: tls, from: \"sip:a@example.com\", \
+             to: \"sip:example.com\", expect: [200, 400-499]}"
+        ),
+        CheckKind::SipOptions(SipOptions {
+            tls: Some(Tls::default()),
+            from: Some("sip:a@example.com".into()),
+            to: Some("sip:example.com".into()),
+            expect: Statuses(vec![(200, 200), (400, 499)]),
+        })
+    );
+    let http = HttpRequest {
+        tls: None,
+        method: "GET".into(),
+        path: "/".into(),
+        host: None,
+        expect: Statuses(vec![(200, 399)]),
+    };
+    assert_eq!(kind("{type: http}"), CheckKind::Http(http.clone()));
+    // The name of the site is the name that TLS asks for.
+    assert_eq!(
+        kind(
+            "{type: http, tls: true, method: HEAD, path: \"/a?b\", \
+             host: \"pool.example.com:443\", expect: 200}"
+        ),
+        CheckKind::Http(HttpRequest {
+            tls: Some(named),
+            method: "HEAD".into(),
+            path: "/a?b".into(),
+            host: Some("pool.example.com:443".into()),
+            expect: Statuses(vec![(200, 200)]),
+        })
     );
 }

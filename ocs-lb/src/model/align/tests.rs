@@ -23,14 +23,14 @@ fn address(last: u8) -> IpAddr {
 /// A model of the file; every backend is checked.
 fn model(file: &[(&'static str, Backends)]) -> Model {
     let loaded = config::parse(config::DEFAULT, "default.yaml").expect("valid");
-    let check = loaded.model.clusters[0].backends[0].check;
+    let check = &loaded.model.clusters[0].backends[0].check;
     let cluster = |(name, backends): &(&str, Vec<(&str, u8)>)| {
         let mut cluster = test_cluster(&vec![(3, false); backends.len()]);
         cluster.name = (*name).to_owned();
         for (backend, (name, last)) in cluster.backends.iter_mut().zip(backends) {
             backend.name = (*name).to_owned();
             backend.address = address(*last);
-            backend.check = check;
+            backend.check.clone_from(check);
         }
         cluster
     };

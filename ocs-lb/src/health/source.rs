@@ -1,6 +1,6 @@
-//! One health check by TCP connect.
+//! The connection of a check: where it comes from.
 //!
-//! The check leaves from a source port that no flow can have: replies to a SNAT
+//! A check leaves from a source port that no flow can have: replies to a SNAT
 //! port are the datapath's, and would never reach this socket.
 
 use std::io::{self, ErrorKind};
@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
 
 /// Fewest ephemeral ports outside the SNAT range that are worth using.
 const ENOUGH_PORTS: u16 = 64;
@@ -18,62 +17,6 @@ const ENOUGH_PORTS: u16 = 64;
 const RESERVED: (u16, u16) = (512, 1023);
 /// Ports tried for one check before it gives up.
 const PORT_TRIES: u32 = 16;
-
-/// How one check ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CheckResult {
-    /// The backend accepted.
-    Ok,
-    /// It answered with a RST.
-    Refused,
-    /// It did not answer in time.
-    Timeout,
-    /// There is no way to it: no route, or an ICMP error.
-    Unreachable,
-    /// No check: a live connection was refused or not answered.
-    Observed,
-    /// The check itself did not work; the text is the cause.
-    Error(String),
-}
-
-impl CheckResult {
-    /// Whether it counts as a success.
-    pub fn is_ok(&self) -> bool {
-        *self == Self::Ok
-    }
-
-    /// The `result` label of the metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Refused => "refused",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::Observed => "observed",
-            Self::Error(_) => "error",
-        }
-    }
-
-    fn from_error(error: &io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Self::Refused,
-            ErrorKind::TimedOut => Self::Timeout,
-            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
-                Self::Unreachable
-            }
-            _ => Self::Error(error.to_string()),
-        }
-    }
-}
-
-impl std::fmt::Display for CheckResult {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Error(cause) => write!(f, "error: {cause}"),
-            other => f.write_str(other.label()),
-        }
-    }
-}
 
 /// Source ports for checks, taken in turn.
 #[derive(Debug)]
@@ -132,29 +75,15 @@ pub fn source_ports(snat: (u16, u16), ephemeral: (u16, u16)) -> (u16, u16) {
     }
 }
 
-/// Connects to `target` once and closes with a RST, as HAProxy does, so that
-/// neither side keeps a TIME_WAIT.
+/// Connects to `target`. To drop the connection is to reset it, as HAProxy
+/// does, so that neither side keeps a TIME_WAIT.
 ///
 /// `source` is the local address, `None` the kernel's choice; the local port is
-/// the next of `ports` that is free. `limit` bounds the whole check.
-pub async fn check(
-    target: SocketAddr,
-    source: Option<IpAddr>,
-    ports: &SourcePorts,
-    limit: Duration,
-) -> CheckResult {
-    match timeout(limit, connect(target, source, ports)).await {
-        Err(_) => CheckResult::Timeout,
-        Ok(Err(error)) => CheckResult::from_error(&error),
-        // SO_LINGER is 0 on this socket: to close it is to reset it.
-        Ok(Ok(stream)) => {
-            drop(stream);
-            CheckResult::Ok
-        }
-    }
-}
-
-async fn connect(
+/// the next of `ports` that is free.
+///
+/// # Errors
+/// The socket's.
+pub async fn connect(
     target: SocketAddr,
     source: Option<IpAddr>,
     ports: &SourcePorts,
@@ -262,12 +191,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn accepts_from_a_port_of_the_range_and_resets() {
+    async fn connects_from_a_port_of_the_range_and_resets() {
         let listener = TcpListener::bind((localhost(), 0)).unwrap();
         let target = listener.local_addr().unwrap();
         let ports = SourcePorts::new((20100, 20199));
-        let result = check(target, Some(localhost()), &ports, Duration::from_secs(2)).await;
-        assert_eq!(result, CheckResult::Ok);
+        drop(connect(target, Some(localhost()), &ports).await.unwrap());
         let (mut stream, peer) = listener.accept().unwrap();
         assert!((20100..=20199).contains(&peer.port()), "{peer}");
         let error = io::Read::read(&mut stream, &mut [0]).unwrap_err();
@@ -281,58 +209,12 @@ mod tests {
             .map(|port| TcpListener::bind((localhost(), port)).unwrap())
             .collect();
         let address = target.local_addr().unwrap();
-        let limit = Duration::from_secs(2);
         let ports = SourcePorts::new((20200, 20204));
-        assert_eq!(
-            check(address, Some(localhost()), &ports, limit).await,
-            CheckResult::Ok
-        );
+        let met = connect(address, Some(localhost()), &ports).await.unwrap();
+        assert_eq!(met.local_addr().unwrap().port(), 20204);
         let full = SourcePorts::new((20200, 20203));
-        let result = check(address, None, &full, limit).await;
-        assert!(
-            matches!(&result, CheckResult::Error(text) if text.contains("in use")),
-            "{result}"
-        );
+        let error = connect(address, None, &full).await.unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
         drop(busy);
-    }
-
-    #[tokio::test]
-    async fn tells_refusal_and_silence_apart() {
-        let gone = TcpListener::bind((localhost(), 0)).unwrap();
-        let address = gone.local_addr().unwrap();
-        drop(gone);
-        let ports = SourcePorts::new((20300, 20399));
-        let limit = Duration::from_millis(200);
-        assert_eq!(
-            check(address, None, &ports, limit).await,
-            CheckResult::Refused
-        );
-
-        // A listener whose queue is full leaves further SYNs unanswered.
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket
-            .bind(&SocketAddr::new(localhost(), 0).into())
-            .unwrap();
-        socket.listen(0).unwrap();
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
-        let _held: Vec<_> = (0..3)
-            .map(|_| std::net::TcpStream::connect_timeout(&address, limit))
-            .collect();
-        assert_eq!(
-            check(address, None, &ports, limit).await,
-            CheckResult::Timeout
-        );
-    }
-
-    #[test]
-    fn errors_have_labels() {
-        for (kind, label) in [
-            (ErrorKind::HostUnreachable, "unreachable"),
-            (ErrorKind::NetworkUnreachable, "unreachable"),
-            (ErrorKind::ConnectionRefused, "refused"),
-            (ErrorKind::PermissionDenied, "error"),
-        ] {
-            assert_eq!(CheckResult::from_error(&kind.into()).label(), label);
-        }
     }
 }
