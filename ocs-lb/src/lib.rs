@@ -13,6 +13,7 @@ pub mod health;
 pub mod metrics;
 pub mod model;
 pub mod neighbor;
+pub mod readiness;
 pub mod resets;
 pub mod run;
 pub mod setup;

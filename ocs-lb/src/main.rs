@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Detach { yes } => cli::detach(yes),
         Command::Check { config, json } => check(&config, json),
         Command::Show(command) => return cli::show(&command),
+        Command::Status(command) => cli::status(&command),
         Command::Change(command) => cli::change(&command),
     };
     ExitCode::from(code)

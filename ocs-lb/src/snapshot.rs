@@ -19,6 +19,9 @@ pub struct Unavailable(pub String);
 pub struct Snapshot {
     /// Attached interfaces.
     pub interfaces: Vec<InterfaceView>,
+    /// Interfaces that were attached and whose program or link is gone.
+    #[serde(default)]
+    pub lost: Vec<String>,
     /// Clusters by id: those of the configuration, and removed ones that have
     /// flows.
     pub clusters: Vec<ClusterView>,

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::ClusterState;
+use crate::readiness::Readiness;
 use crate::snapshot::{ClusterView, EventView, InterfaceView, SnatView};
 
 /// The answer to `show backends`.
@@ -18,6 +19,9 @@ pub struct Backends {
 pub struct Status {
     /// Attached interfaces.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Whether new clients are served.
+    #[serde(default, flatten)]
+    pub readiness: Readiness,
 }
 
 /// How an interface is served.

@@ -21,6 +21,7 @@ use super::change::{Change, Clear, Reset};
 use super::request::{Asked, Request, Show};
 use super::socket::Socket;
 use super::{Filter, Source};
+use crate::readiness::Readiness;
 use crate::snapshot::Unavailable;
 
 /// Longest request, in bytes, its newline included.
@@ -141,9 +142,14 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
         };
         match request.show {
             Show::Status => {
+                let readiness = Readiness::of(&snapshot);
                 let interfaces = snapshot.interfaces.into_iter();
                 let interfaces = interfaces.map(Into::into).collect();
-                self.line(&Status { interfaces }).await
+                let status = Status {
+                    interfaces,
+                    readiness,
+                };
+                self.line(&status).await
             }
             Show::Drops => {
                 let interfaces = snapshot.interfaces;

@@ -3,6 +3,7 @@
 pub mod change;
 mod set;
 pub mod show;
+pub mod status;
 mod table;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use crate::admin::{Change, Endpoint, Filter, Request, Show};
 pub use change::{change, detach};
 use set::SetVerb;
 pub use show::show;
+pub use status::{StatusCommand, status};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/ocs-lb/config.yaml";
@@ -60,6 +62,8 @@ pub enum Command {
     },
     /// Ask a running controller.
     Show(ShowCommand),
+    /// Ask whether new clients are served.
+    Status(StatusCommand),
     /// Have a running controller do something.
     Change(ChangeCommand),
     /// End the datapath and remove what it left.
@@ -137,6 +141,26 @@ enum Verb {
     },
     /// Ask a running controller
     Show(ShowArgs),
+    /// Whether new clients are served: exit code 0 if they are, else 1
+    Status {
+        /// Only clients of this cluster
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+        /// Print nothing
+        #[arg(long, conflicts_with = "json")]
+        quiet: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// How long a controller that does not answer is waited for
+        #[arg(
+            long,
+            value_name = "DURATION",
+            default_value = "2s",
+            value_parser = humantime::parse_duration
+        )]
+        timeout: Duration,
+    },
     /// Reset flows: both sides get a RST
     #[command(subcommand)]
     Reset(ResetVerb),
@@ -304,6 +328,18 @@ where
                 json,
             })
         }
+        Verb::Status {
+            cluster,
+            quiet,
+            json,
+            timeout,
+        } => Command::Status(StatusCommand {
+            socket,
+            cluster,
+            quiet,
+            json,
+            timeout,
+        }),
         Verb::Reset(verb) => {
             let (change, how) = match verb {
                 ResetVerb::Backend { backend, how } => {

@@ -49,7 +49,7 @@ fn print(command: &ShowCommand, out: &mut impl Write) -> Result<(), ShowError> {
         (Show::Flows, false) => rows(answer, out, FLOWS, flow),
         (Show::Sticky, false) => rows(answer, out, STICKY, sticky),
         (Show::Status, false) => {
-            let Status { interfaces } = object(&mut answer)?;
+            let Status { interfaces, .. } = object(&mut answer)?;
             Ok(status(&interfaces, out)?)
         }
         (Show::Backends, false) => {

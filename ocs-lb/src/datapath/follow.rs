@@ -52,6 +52,13 @@ pub(super) struct Following {
     pub(super) wires: Wires,
 }
 
+impl Following {
+    /// Interfaces that served and are gone.
+    pub(super) fn lost(&self) -> Vec<String> {
+        self.lost.keys().cloned().collect()
+    }
+}
+
 impl Owner {
     /// Compares the host with what it was, and applies the running model anew
     /// where something changed.

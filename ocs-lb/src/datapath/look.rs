@@ -29,6 +29,7 @@ impl Owner {
         let rows = self.running.loaded.bill.iter();
         Ok(Snapshot {
             interfaces,
+            lost: self.following.lost(),
             clusters,
             snat: read::snat(maps, &self.model, &self.running.reach)?,
             maps: rows

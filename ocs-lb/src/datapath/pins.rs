@@ -194,6 +194,21 @@ pub fn detach() -> Result<Vec<PathBuf>, PinError> {
     Ok(ended)
 }
 
+/// Whether a datapath of this namespace forwards, with a controller or without;
+/// changes nothing.
+///
+/// # Errors
+/// A file's; where bpffs is not mounted and cannot be.
+pub fn forwards() -> Result<bool, PinError> {
+    let bpffs = Bpffs::mounted()?;
+    for version in entries(&bpffs.path().join(ROOT)) {
+        if !attached(&below(version)?)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The directory of this namespace below a version's.
 fn below(version: PathBuf) -> Result<PathBuf, PinError> {
     if Path::new(OF_THE_FIRST).exists() {

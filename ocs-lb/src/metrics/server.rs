@@ -1,12 +1,13 @@
 //! The HTTP side of the metrics: `/metrics`, `/healthz`, `/readyz`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exposition::CONTENT_TYPE;
 use super::{Process, render};
+use crate::readiness::Readiness;
 use crate::snapshot::{Snapshot, Unavailable};
 
 /// Where the pages get their snapshot.
@@ -59,7 +61,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let pages = Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(source);
     let drained = {
@@ -93,37 +95,42 @@ async fn metrics(State(source): State<SnapshotFn>) -> Response {
     }
 }
 
-async fn readyz(State(source): State<SnapshotFn>) -> Response {
-    let verdict = look(&source)
-        .await
-        .and_then(|snapshot| readiness(&snapshot));
-    match verdict {
-        Ok(()) => "ready\n".into_response(),
+/// Whether the controller lives: its owner answers and the datapath is attached.
+async fn healthz(State(source): State<SnapshotFn>) -> Response {
+    match look(&source).await.map(|snapshot| Readiness::of(&snapshot)) {
+        Ok(Readiness { problems, .. }) if problems.is_empty() => "ok\n".into_response(),
+        Ok(Readiness { problems, .. }) => unavailable(&problems.join("\n")),
         Err(reason) => unavailable(&reason),
+    }
+}
+
+/// Whether new clients are served, of every cluster or of `?cluster=NAME`.
+async fn readyz(
+    State(source): State<SnapshotFn>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    // A filter that is ignored would say ready of another cluster.
+    if let Some(other) = query.keys().find(|key| *key != "cluster") {
+        let text = format!("there is no `{other}` to filter by; allowed: cluster\n");
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    }
+    let all = match look(&source).await {
+        Ok(snapshot) => Readiness::of(&snapshot),
+        Err(reason) => return unavailable(&reason),
+    };
+    let wanted = match query.get("cluster") {
+        Some(cluster) => all.only(cluster),
+        None => Ok(all),
+    };
+    match wanted {
+        Ok(readiness) if readiness.ready => "ready\n".into_response(),
+        Ok(readiness) => unavailable(&readiness.reasons().join("\n")),
+        Err(error) => (StatusCode::NOT_FOUND, format!("{error}\n")).into_response(),
     }
 }
 
 fn unavailable(reason: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
-}
-
-/// Whether new clients are served: the datapath is attached and every cluster
-/// has a ready backend. The error is the reason, for people.
-pub fn readiness(snapshot: &Snapshot) -> Result<(), String> {
-    if snapshot.interfaces.is_empty() {
-        return Err("the datapath is attached to no interface".to_owned());
-    }
-    let without: Vec<&str> = snapshot
-        .clusters
-        .iter()
-        .filter(|cluster| !cluster.removed && !cluster.backends.iter().any(|b| b.ready))
-        .map(|cluster| cluster.name.as_str())
-        .collect();
-    if without.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("no ready backend: {}", without.join(", ")))
-    }
 }
 
 #[cfg(test)]
@@ -187,14 +194,6 @@ mod tests {
         answers
     }
 
-    #[test]
-    fn a_removed_cluster_does_not_count() {
-        let mut snapshot = snapshot(true, false);
-        assert!(readiness(&snapshot).is_err());
-        snapshot.clusters[0].removed = true;
-        assert_eq!(readiness(&snapshot), Ok(()));
-    }
-
     #[tokio::test]
     async fn serves_its_pages() {
         let paths = ["/metrics", "/healthz", "/readyz", "/"];
@@ -215,20 +214,46 @@ mod tests {
         let paths = ["/metrics", "/healthz", "/readyz"];
         let got = answers(Err(Unavailable("starting".into())), &paths).await;
         assert!(got[0].starts_with("HTTP/1.1 503") && got[0].ends_with("starting\n"));
-        assert!(got[1].starts_with("HTTP/1.1 200"));
+        assert!(got[1].starts_with("HTTP/1.1 503") && got[1].ends_with("starting\n"));
         assert!(got[2].starts_with("HTTP/1.1 503") && got[2].ends_with("starting\n"));
     }
 
-    #[test]
-    fn readiness_needs_both() {
-        assert_eq!(readiness(&snapshot(true, true)), Ok(()));
-        assert_eq!(
-            readiness(&snapshot(false, true)),
-            Err("the datapath is attached to no interface".into())
-        );
-        assert_eq!(
-            readiness(&snapshot(true, false)),
-            Err("no ready backend: ocs".into())
+    #[tokio::test]
+    async fn readiness_is_more_than_health() {
+        let paths = ["/healthz", "/readyz"];
+        let got = answers(Ok(snapshot(false, true)), &paths).await;
+        for answer in got {
+            let reason = "the datapath is attached to no interface\n";
+            let said = answer.starts_with("HTTP/1.1 503") && answer.ends_with(reason);
+            assert!(said, "{answer}");
+        }
+        let got = answers(Ok(snapshot(true, false)), &paths).await;
+        assert!(got[0].starts_with("HTTP/1.1 200"), "{}", got[0]);
+        let said = got[1].ends_with("\ncluster ocs: no ready backend\n");
+        assert!(got[1].starts_with("HTTP/1.1 503") && said, "{}", got[1]);
+    }
+
+    #[tokio::test]
+    async fn one_cluster_may_be_asked_for() {
+        let mut both = snapshot(true, true);
+        both.clusters.push(ClusterView {
+            name: "l&s".into(),
+            ..ClusterView::default()
+        });
+        let paths = [
+            "/readyz",
+            "/readyz?cluster=ocs",
+            "/readyz?cluster=l%26s",
+            "/readyz?cluster=other",
+            "/readyz?clutser=ocs",
+        ];
+        let got = answers(Ok(both), &paths).await;
+        let statuses: Vec<_> = got.iter().map(|text| &text[9..12]).collect();
+        assert_eq!(statuses, ["503", "200", "503", "404", "400"]);
+        assert!(
+            got[3].ends_with("there is no cluster other\n"),
+            "{}",
+            got[3]
         );
     }
 

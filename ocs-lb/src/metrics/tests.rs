@@ -72,6 +72,7 @@ fn sample() -> Snapshot {
         dropped: counts(&[("malformed", 3), ("limit", 4)]),
     };
     Snapshot {
+        lost: Vec::new(),
         events_lost: 2,
         reloads: ReloadView {
             applied: 5,
