@@ -117,7 +117,7 @@ fn keys_of_a_cluster() {
 #[test]
 fn backends() {
     let node1 = "{name: Node1, address: 198.51.100.1}";
-    let check = "port 443, interval 2s, timeout 2s, rise 2, fall 3, observe false";
+    let check = "tcp, port 443, interval 2s, timeout 2s, rise 2, fall 3, observe false";
     for (to, wanted) in [
         (
             "{name: Node1, address: 198.51.100.1, weight: 3}",
@@ -135,7 +135,7 @@ fn backends() {
             "{name: Node1, address: 198.51.100.1, check: {fall: 5, down_interval: 9s}}",
             &format!(
                 "Node1: check {check} -> {}",
-                "port 443, interval 2s, down_interval 9s, timeout 2s, rise 2, fall 5, observe false"
+                "tcp, port 443, interval 2s, down_interval 9s, timeout 2s, rise 2, fall 5, observe false"
             ),
         ),
         (
