@@ -15,12 +15,17 @@ pub struct Scan {
     /// The best slot so far plus one; 0 is none.
     best: u32,
     round_robin: u32,
+    /// The slot that wins a tie; the one after it comes second.
     start: u32,
     len: u32,
-    /// Roundrobin: weight still to pass over.
+    /// Weight still to pass over until the slot whose turn it is.
     rest: u32,
-    pad: u32,
+    /// Place of the best slot among equals; see [`Scan::order`].
+    best_order: u32,
 }
+
+/// Added to the order of a slot that is chosen only where there is no other.
+const SPARE: u32 = 1 << 16;
 
 impl Scan {
     /// A search after `cursor` choices made before.
@@ -35,18 +40,17 @@ impl Scan {
             start: 0,
             len,
             rest: 0,
-            pad: 0,
+            best_order: 0,
         };
-        if scan.round_robin != 0 {
-            if cluster.total_weight == 0 {
-                scan.len = 0;
-            } else {
-                let total = cluster.total_weight as u64;
-                scan.rest = (cursor as u64 * cluster.stride as u64 % total) as u32;
+        if cluster.total_weight == 0 {
+            scan.len = 0;
+        } else {
+            let total = cluster.total_weight as u64;
+            scan.rest = (cursor as u64 * cluster.stride as u64 % total) as u32;
+            if len != 0 {
+                // Ties rotate.
+                scan.start = cursor % len;
             }
-        } else if len != 0 {
-            // The first slot from the cursor on wins a tie, so ties rotate.
-            scan.start = cursor % len;
         }
         scan
     }
@@ -60,13 +64,7 @@ impl Scan {
     /// The slot that a step looks at.
     #[inline(always)]
     pub const fn index(&self, step: u32) -> usize {
-        let at = self.start.wrapping_add(step);
-        let at = if at >= self.len {
-            at.wrapping_sub(self.len)
-        } else {
-            at
-        };
-        at as usize & (MAX_BACKENDS - 1)
+        step as usize & (MAX_BACKENDS - 1)
     }
 
     /// Looks at slot `at`, that of [`Scan::index`]; whether the search is over.
@@ -74,33 +72,60 @@ impl Scan {
     pub fn step(&mut self, at: usize, slot: Slot, load: Load) -> bool {
         let at = at as u32;
         let weight = slot.weight as u64;
+        // In turn, by weight: every run of `total_weight` choices gives each
+        // slot exactly its weight; the stride spreads a heavy slot over the run.
+        let has_turn = (self.rest as u64) < weight;
+        // Past the slot whose turn it is this wraps, and stays above every weight.
+        self.rest = self.rest.wrapping_sub(slot.weight as u32);
         if self.round_robin != 0 {
-            // In turn, by weight: every run of `total_weight` choices gives
-            // each slot exactly its weight; the stride spreads a heavy slot
-            // over the run.
             if weight != 0 {
                 // Stays the answer where the walk runs out: weights may change
                 // while it reads them.
                 self.best = at + 1;
             }
-            if (self.rest as u64) < weight {
-                return true;
-            }
-            self.rest -= weight as u32;
-            return false;
+            return has_turn;
+        }
+        let ramps = slot.flags & Slot::RAMP != 0;
+        if ramps && has_turn {
+            // It has next to no flows, and would win every comparison: its
+            // turn alone says what it gets, and that it gets it.
+            self.best = at + 1;
+            return true;
         }
         // Fewest flows, live and half-open, for its weight; compared as
         // `count x other's weight`, without a division. Exact when arrivals
         // are serial; CPUs that choose at the same instant may each be off by
         // one.
         let count = load.flows() as u64;
-        let better = self.best == 0 || count * self.best_weight < self.best_count * weight;
+        let order = self.order(at, ramps);
+        let (own, others) = (count * self.best_weight, self.best_count * weight);
+        let better = if self.best == 0 {
+            true
+        } else if (order ^ self.best_order) & SPARE != 0 {
+            order < SPARE
+        } else {
+            own < others || (own == others && order < self.best_order)
+        };
         if weight != 0 && better {
             self.best = at + 1;
             self.best_count = count;
             self.best_weight = weight;
+            self.best_order = order;
         }
         false
+    }
+
+    /// Steps from `start` on, around the end, to slot `at`; a slot that ramps
+    /// and whose turn it is not comes after all others.
+    #[inline(always)]
+    const fn order(&self, at: u32, ramps: bool) -> u32 {
+        let steps = at.wrapping_sub(self.start);
+        let steps = if at < self.start {
+            steps.wrapping_add(self.len)
+        } else {
+            steps
+        };
+        if ramps { steps + SPARE } else { steps }
     }
 
     /// The slot found. `None`: no slot has a weight, so no backend is ready.
@@ -155,13 +180,17 @@ pub fn target_port(own: Be16, service: Be16) -> Be16 {
     if own == Be16::default() { service } else { own }
 }
 
-/// A step for roundrobin: about 0.618 of the total and coprime to it, so
-/// that stepping visits every unit of weight once before it repeats.
+/// 2^32 divided by the golden ratio.
+const GOLDEN: u64 = 2_654_435_769;
+
+/// A step through turns: the golden section of the total and coprime to it, so
+/// that stepping visits every unit of weight once before it repeats, and a run
+/// of any length is spread evenly.
 pub const fn stride(total_weight: u32) -> u32 {
     if total_weight < 2 {
         return 1;
     }
-    let mut step = (total_weight as u64 * 618 / 1000) as u32;
+    let mut step = ((total_weight as u64 * GOLDEN) >> 32) as u32;
     if step == 0 {
         step = 1;
     }
@@ -308,6 +337,71 @@ mod tests {
         assert_eq!(picks.iter().filter(|slot| **slot == 1).count(), 3);
     }
 
+    /// Shares of `arrivals` choices, in thousandths, where each backend holds
+    /// `flows` before and keeps what it gets.
+    fn shares(cluster: &Cluster, flows: &[u32], first: u32, arrivals: u32) -> Vec<f64> {
+        let mut live = flows.to_vec();
+        for cursor in first..first + arrivals {
+            let slot = select(cluster, cursor, |at| Load {
+                live: live[at],
+                pending: 0,
+            });
+            live[slot.expect("a slot") as usize] += 1;
+        }
+        let got = live.iter().zip(flows).map(|(now, before)| now - before);
+        got.map(|got| f64::from(got) / f64::from(arrivals))
+            .collect()
+    }
+
+    /// A cluster of which some backends ramp; each `(weight, ramps)`.
+    fn ramping(slots: &[(u16, bool)]) -> Cluster {
+        let weights: Vec<u16> = slots.iter().map(|(weight, _)| *weight).collect();
+        let mut cluster = cluster(Balance::LeastConn, &weights);
+        for (slot, (_, ramps)) in cluster.slots.iter_mut().zip(slots) {
+            slot.flags |= if *ramps { Slot::RAMP } else { 0 };
+        }
+        cluster
+    }
+
+    #[test]
+    fn a_ramping_backend_gets_its_share_and_not_all() {
+        // Three servers with many flows, and one that came back with none.
+        for percent in [1u16, 25, 50, 75, 99] {
+            let own = 128 * percent / 100;
+            let cluster = ramping(&[(128, false), (own, true), (128, false), (128, false)]);
+            let shares = shares(&cluster, &[5000, 0, 5000, 5000], 7, 1000);
+            let wanted = f64::from(own) / f64::from(3 * 128 + own);
+            assert!((shares[1] - wanted).abs() < 0.005, "{percent}: {shares:?}");
+            for other in [0, 2, 3] {
+                let wanted = 128.0 / f64::from(3 * 128 + own);
+                assert!(
+                    (shares[other] - wanted).abs() < 0.005,
+                    "{percent}: {shares:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_refused_because_all_ramp() {
+        let all = ramping(&[(1, true), (64, true), (128, true)]);
+        let shares = shares(&all, &[0, 300, 9], 0, 193);
+        let wanted = [1.0 / 193.0, 64.0 / 193.0, 128.0 / 193.0];
+        for (share, wanted) in shares.iter().zip(wanted) {
+            assert!((share - wanted).abs() < 1e-9, "{shares:?}");
+        }
+        // One of them had its try: its turn passes to another.
+        let mut tried = all;
+        tried.slots[2] = Slot::default();
+        let picks = (0..500).map(|cursor| select(&tried, cursor, |_| Load::default()));
+        let picks: Vec<_> = picks.map(|slot| slot.expect("a slot")).collect();
+        assert!(picks.iter().all(|slot| *slot < 2));
+        let single = ramping(&[(0, false), (1, true)]);
+        for cursor in 0..9 {
+            assert_eq!(select(&single, cursor, |_| Load::default()), Some(1));
+        }
+    }
+
     #[test]
     fn sticky_entries() {
         let mut cluster = cluster(Balance::LeastConn, &[1, 0]);
@@ -376,6 +470,53 @@ mod tests {
                     }
                 }
             }
+        }
+
+        /// What ramps gets the share of its weight, however many flows it has
+        /// or others have; what does not ramp shares the rest as leastconn.
+        #[test]
+        fn a_ramp_is_followed(
+            slots in proptest::collection::vec((1u16..=4096, any::<bool>(), 0u32..20_000), 1..12),
+            first in 0u32..1_000_000,
+        ) {
+            let kinds: Vec<(u16, bool)> = slots.iter().map(|(w, ramps, _)| (*w, *ramps)).collect();
+            let flows: Vec<u32> = slots.iter().map(|(_, _, flows)| *flows).collect();
+            let cluster = ramping(&kinds);
+            let shares = shares(&cluster, &flows, first, 1000);
+            let mut ramped = 0.0;
+            for ((weight, ramps), share) in kinds.iter().zip(&shares) {
+                let wanted = f64::from(*weight) / f64::from(cluster.total_weight);
+                if *ramps {
+                    prop_assert!((share - wanted).abs() < 0.02, "{share} of {wanted}");
+                    ramped += wanted;
+                }
+            }
+            let rest: f64 = kinds.iter().zip(&shares).filter(|((_, r), _)| !r).map(|(_, s)| s).sum();
+            prop_assert!((rest - (1.0 - ramped)).abs() < 0.05, "{rest} beside {ramped}");
+        }
+
+        /// Without a ramp it is the plain search: from the cursor on, the first
+        /// with the fewest flows for its weight.
+        #[test]
+        fn leastconn_is_what_it_says(
+            slots in proptest::collection::vec((0u16..=8, 0u32..6), 1..12),
+            cursor in any::<u32>(),
+        ) {
+            let weights: Vec<u16> = slots.iter().map(|(weight, _)| *weight).collect();
+            let cluster = cluster(Balance::LeastConn, &weights);
+            let start = cursor as usize % slots.len();
+            let mut plain: Option<usize> = None;
+            for at in (start..slots.len()).chain(0..start) {
+                let (weight, flows) = (u64::from(slots[at].0), u64::from(slots[at].1));
+                let better = plain.is_none_or(|best| {
+                    flows * u64::from(slots[best].0) < u64::from(slots[best].1) * weight
+                });
+                if weight > 0 && better {
+                    plain = Some(at);
+                }
+            }
+            let found = select(&cluster, cursor, |at| Load { live: slots[at].1, pending: 0 });
+            prop_assert_eq!(found.map(usize::from), plain);
         }
 
         /// A full turn of roundrobin gives each slot exactly its weight.

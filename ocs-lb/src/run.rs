@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::socket::Socket;
-use crate::admin::{self, Clear, Filter, Reset, Source};
+use crate::admin::{self, BackendName, Clear, Filter, Reset, Source};
 use crate::conflict;
 use crate::datapath::handle::Handle;
 use crate::datapath::owner::{self, Message, Start};
 use crate::datapath::pins::Pins;
 use crate::metrics::server::{self, SnapshotFn};
-use crate::model::{AdminSocket, Cluster, ClusterState, Model, Unknown};
+use crate::model::{AdminSocket, BackendSetting, ClusterState, Model, Unknown};
 use crate::neighbor::{self, Change, Netlink};
 use crate::setup::set_up;
 use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
@@ -137,18 +137,10 @@ async fn serve(
 /// What an operator said before; names what is said of nobody.
 fn words(model: &Model, directory: &Path) -> Words {
     let words = Words::load(directory).unwrap_or_else(|error| {
-        tracing::error!(%error, "what an operator said of clusters is not known");
+        tracing::error!(%error, "what an operator said is not known");
         Words::none(directory)
     });
-    for name in words.names() {
-        let is_known = |cluster: &Cluster| cluster.name == name && !cluster.retired;
-        if !model.clusters.iter().any(is_known) {
-            tracing::warn!(
-                cluster = name,
-                "an operator set its state, and it is not configured; that is kept until it is"
-            );
-        }
-    }
+    words.warn_of_strangers(model);
     words
 }
 
@@ -309,5 +301,14 @@ impl Source for Handle {
         by: String,
     ) -> BoxFuture<'_, Result<(), Unavailable>> {
         Box::pin(async move { Handle::set_cluster(self, &cluster, state, by).await })
+    }
+
+    fn set_backend(
+        &self,
+        backend: BackendName,
+        setting: BackendSetting,
+        by: String,
+    ) -> BoxFuture<'_, Result<(), Unavailable>> {
+        Box::pin(async move { Handle::set_backend(self, &backend, setting, by).await })
     }
 }

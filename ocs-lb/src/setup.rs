@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -11,13 +12,17 @@ use crate::datapath::identity::Entry;
 use crate::datapath::load::{Loaded, Maps, TC, XDP, load_pinned, tc, xdp};
 use crate::datapath::next_hops::NextHops;
 use crate::datapath::pins::Pins;
-use crate::datapath::{log, sysctl};
+use crate::datapath::{log, read, sysctl};
 use crate::model::align::align;
 use crate::model::attach::Kind;
 use crate::model::edits::Reach;
+use crate::model::ramp::Ramp;
 use crate::model::sizes::Sizes;
 use crate::model::snat::auto_range;
-use crate::model::{AttachMode, Cluster, ClusterState, Interfaces, LogLevel, Model, Snat, Unknown};
+use crate::model::standing::Standing;
+use crate::model::{
+    AttachMode, BackendWord, Cluster, ClusterState, Interfaces, LogLevel, Model, Snat, Unknown,
+};
 use crate::neighbor::{Link, Netlink, Route};
 use crate::words::Words;
 
@@ -150,21 +155,21 @@ async fn start(
     }
     let mut next_hops = NextHops::of(&loaded.maps)?;
     let reach = reach(&model, &network, &mut loaded.maps, &mut next_hops, &[])?;
-    let healthy = |id: usize, slot: usize| found.was_healthy(id as u16, slot as u16);
-    // A backend is up until its first check fails (HAProxy).
-    let healthy: Vec<Vec<bool>> = per_backend(&model, |id, slot| healthy(id, slot).unwrap_or(true));
+    let now = read::uptime();
+    let standings = standings(&model, &found, words, now);
     let states = states(&model, &found, words);
     let facts = Facts {
         reach: &reach,
-        healthy: &healthy,
+        standings: &standings,
         states: &states,
         unknown,
+        now,
     };
     let edits = edits(&model, &network, &reach)?;
     // Whom the next start meets: before any flow has a new id.
     loaded
         .identity
-        .set(&identities(&model, &healthy, &states))?;
+        .set(&identities(&model, &standings, &states))?;
     fill(&model, &mut loaded.maps, &edits, &sizes, facts)?;
 
     // What forwards already, and what will in a moment.
@@ -266,28 +271,63 @@ pub fn states(model: &Model, found: &Found, words: &Words) -> Vec<ClusterState> 
     model.clusters.iter().enumerate().map(state).collect()
 }
 
+/// What is known of each backend, as the datapath has it that another
+/// controller left; else it is up until its first check fails (HAProxy), and
+/// what was said of it is what was kept.
+pub fn standings(model: &Model, found: &Found, words: &Words, now: Duration) -> Vec<Vec<Standing>> {
+    per_backend(model, |id, slot| {
+        let cluster = &model.clusters[id];
+        let backend = &cluster.backends[slot];
+        let own = found.entries.get(&(id as u16, Some(slot as u16)));
+        let own =
+            own.filter(|own| (&own.name, own.address) == (&backend.name, Some(backend.address)));
+        let was = found.entries.get(&(id as u16, None));
+        let cluster_served = was.is_some_and(|was| was.name == cluster.name);
+        let mut standing = match own {
+            Some(own) => Standing {
+                healthy: own.healthy || backend.check.is_none(),
+                word: BackendWord::from_numbers(own.state, own.weight),
+                ramp: Ramp::found(own.since),
+            },
+            None => Standing {
+                healthy: true,
+                word: words.backend_word(&cluster.name, &backend.name),
+                // One that joins others which have all the clients.
+                ramp: if cluster_served {
+                    Ramp::FROM_NOTHING
+                } else {
+                    Ramp::default()
+                },
+            },
+        };
+        standing.observe(backend, now);
+        standing
+    })
+}
+
 /// Who has the ids of a model; places of nobody are left out.
 pub fn identities(
     model: &Model,
-    healthy: &[Vec<bool>],
+    standings: &[Vec<Standing>],
     states: &[ClusterState],
 ) -> BTreeMap<(u16, Option<u16>), Entry> {
     let mut entries = BTreeMap::new();
-    let clusters = model.clusters.iter().zip(healthy).zip(states);
-    for (id, ((cluster, healthy), state)) in clusters.enumerate() {
+    let clusters = model.clusters.iter().zip(standings).zip(states);
+    for (id, ((cluster, standings), state)) in clusters.enumerate() {
         let own = Entry {
-            name: cluster.name.clone(),
-            address: None,
-            healthy: true,
             state: state.number(),
+            ..Entry::named(&cluster.name)
         };
         entries.insert((id as u16, None), own);
-        for (slot, (backend, healthy)) in cluster.backends.iter().zip(healthy).enumerate() {
+        for (slot, (backend, standing)) in cluster.backends.iter().zip(standings).enumerate() {
+            let (state, weight) = standing.word.numbers();
             let entry = Entry {
                 name: backend.name.clone(),
                 address: Some(backend.address),
-                healthy: *healthy,
-                state: 0,
+                healthy: standing.healthy,
+                state,
+                weight,
+                since: standing.ramp.since,
             };
             entries.insert((id as u16, Some(slot as u16)), entry);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ClusterState;
+use crate::model::{BackendState, ClusterState};
 
 /// Why there is nothing to look at: the owner of the maps is busy or gone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,8 +134,11 @@ pub struct BackendView {
     pub address: String,
     /// Serves only while no other is ready.
     pub backup: bool,
-    /// `up`, `drain`, `down` or `removed`.
+    /// `up`, `slow-start`, `drain`, `maint`, `down` or `removed`.
     pub state: String,
+    /// Whether the checks say that it serves; true without a check.
+    #[serde(default)]
+    pub healthy: bool,
     /// HAProxy's status text, such as `UP 2/3`.
     #[serde(default)]
     pub status: String,
@@ -143,8 +146,24 @@ pub struct BackendView {
     pub ready: bool,
     /// Weight by configuration.
     pub weight: u16,
-    /// Weight that the datapath uses now.
+    /// Weight that the datapath uses now; rounded up while it starts slowly.
     pub effective_weight: u16,
+    /// How much of its weight it has while it starts slowly, in percent
+    /// (HAProxy's `throttle`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<f64>,
+    /// What an operator said of its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_word: Option<BackendState>,
+    /// Who said so, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<SaidView>,
+    /// What an operator said of its weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_word: Option<u16>,
+    /// Who said so, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_said: Option<SaidView>,
     /// Established flows, as the datapath counts them.
     pub live: u32,
     /// Half-open flows, as the datapath counts them.
@@ -166,6 +185,17 @@ pub struct BackendView {
     pub check_durations: DurationsView,
     /// What the last check said.
     pub last_check: String,
+}
+
+impl BackendView {
+    /// The weight that the datapath uses now, to the fraction.
+    pub fn weight_now(&self) -> f64 {
+        let full = f64::from(self.weight_word.unwrap_or(self.weight));
+        match (self.throttle, self.effective_weight) {
+            (Some(percent), 1..) => full * percent / 100.0,
+            (_, weight) => f64::from(weight),
+        }
+    }
 }
 
 /// How many durations fell under each of [`DurationsView::BOUNDS`].

@@ -1,5 +1,5 @@
-//! The operator's word on clusters, kept in the state directory: it outlives
-//! the datapath and the host's next boot.
+//! The operator's word on clusters and backends, kept in the state directory:
+//! it outlives the datapath and the host's next boot.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,12 +9,14 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ClusterState;
+use crate::model::{BackendSetting, BackendState, BackendWord, ClusterState, MAX_WEIGHT, Model};
 
 /// The file's name.
 const NAME: &str = "operator.json";
-/// The version of its layout.
-const VERSION: u32 = 1;
+/// The version of its layout; 1 had no backends.
+const VERSION: u32 = 2;
+/// The oldest that is read.
+const OLDEST: u32 = 1;
 
 /// What an operator said of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,11 +29,50 @@ pub struct Word {
     pub at: String,
 }
 
-/// All that was said; clusters that are not configured are kept.
+/// One thing that an operator said of a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Said<T> {
+    /// What it is to be.
+    pub to: T,
+    /// Who said so.
+    pub by: String,
+    /// When, RFC 3339 in UTC.
+    pub at: String,
+}
+
+/// All that was said of a backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendWords {
+    /// Of its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Said<BackendState>>,
+    /// Of its weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Said<u16>>,
+}
+
+impl BackendWords {
+    /// Without who and when.
+    pub fn word(&self) -> BackendWord {
+        let weight = self.weight.as_ref().map(|said| said.to.min(MAX_WEIGHT));
+        BackendWord {
+            state: self.state.as_ref().map(|said| said.to),
+            weight,
+        }
+    }
+}
+
+/// Words on the backends of each cluster, by their names.
+type Backends = BTreeMap<String, BTreeMap<String, BackendWords>>;
+
+/// All that was said; clusters and backends that are not configured are kept.
 #[derive(Debug)]
 pub struct Words {
     path: PathBuf,
     clusters: BTreeMap<String, Word>,
+    backends: Backends,
 }
 
 /// As it stands in the file.
@@ -40,6 +81,8 @@ pub struct Words {
 struct Text {
     version: u32,
     clusters: BTreeMap<String, Word>,
+    #[serde(default)]
+    backends: Backends,
 }
 
 /// Why nothing is known of what was said.
@@ -71,6 +114,7 @@ impl Words {
         Self {
             path: directory.join(NAME),
             clusters: BTreeMap::new(),
+            backends: Backends::new(),
         }
     }
 
@@ -87,11 +131,12 @@ impl Words {
             Err(source) => return Err(WordsError::File { path, source }),
         };
         let reason = match serde_json::from_slice::<Text>(&text) {
-            Ok(text) if text.version == VERSION => {
+            Ok(text) if (OLDEST..=VERSION).contains(&text.version) => {
                 words.clusters = text.clusters;
+                words.backends = text.backends;
                 return Ok(words);
             }
-            Ok(text) => format!("version {}; allowed: {VERSION}", text.version),
+            Ok(text) => format!("version {}; allowed: {OLDEST} to {VERSION}", text.version),
             Err(error) => error.to_string(),
         };
         let kept = path.with_extension("json.broken");
@@ -112,9 +157,45 @@ impl Words {
             .map_or(ClusterState::Ready, |word| word.state)
     }
 
-    /// Names of clusters that something was said of.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.clusters.keys().map(String::as_str)
+    /// All that was said of a backend.
+    pub fn backend(&self, cluster: &str, backend: &str) -> Option<&BackendWords> {
+        self.backends.get(cluster)?.get(backend)
+    }
+
+    /// What a backend is to be.
+    pub fn backend_word(&self, cluster: &str, backend: &str) -> BackendWord {
+        let words = self.backend(cluster, backend);
+        words.map(BackendWords::word).unwrap_or_default()
+    }
+
+    /// Clusters, and backends as `CLUSTER/NAME`, that something was said of and
+    /// that a model does not have.
+    pub fn strangers(&self, model: &Model) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        let clusters = self.clusters.keys();
+        names.extend(
+            clusters
+                .filter(|name| model.cluster_id(name).is_err())
+                .cloned(),
+        );
+        for (cluster, backends) in &self.backends {
+            let id = model.cluster_id(cluster);
+            let known = id.map(|id| &model.clusters[usize::from(id)]);
+            let is_known = |name: &str| known.as_ref().is_ok_and(|known| known.slot(name).is_ok());
+            let unknown = backends.keys().filter(|name| !is_known(name));
+            names.extend(unknown.map(|name| format!("{cluster}/{name}")));
+        }
+        names
+    }
+
+    /// Says in the log of whom that a model does not have something is kept.
+    pub fn warn_of_strangers(&self, model: &Model) {
+        for name in self.strangers(model) {
+            tracing::warn!(
+                name,
+                "an operator spoke of it, and it is not configured; that is kept until it is"
+            );
+        }
     }
 
     /// Keeps a word; `ready` is as if nothing had been said. It is on the disk
@@ -138,6 +219,35 @@ impl Words {
             let word = Word { state, by, at };
             self.clusters.insert(cluster.to_owned(), word);
         }
+        self.keep()
+    }
+
+    /// Keeps one thing said of a backend, or forgets what was said of it. It is
+    /// on the disk when this returns.
+    ///
+    /// # Errors
+    /// As [`Words::say`].
+    pub fn say_of_backend(
+        &mut self,
+        cluster: &str,
+        backend: &str,
+        setting: BackendSetting,
+        by: String,
+        now: SystemTime,
+    ) -> Result<(), WordsError> {
+        let of_cluster = self.backends.entry(cluster.to_owned()).or_default();
+        let words = of_cluster.entry(backend.to_owned()).or_default();
+        let at = humantime::format_rfc3339_seconds(now).to_string();
+        match setting {
+            BackendSetting::State(to) => words.state = to.map(|to| Said { to, by, at }),
+            BackendSetting::Weight(to) => words.weight = to.map(|to| Said { to, by, at }),
+        }
+        of_cluster.retain(|_, words| *words != BackendWords::default());
+        self.backends.retain(|_, backends| !backends.is_empty());
+        self.keep()
+    }
+
+    fn keep(&self) -> Result<(), WordsError> {
         self.write().map_err(|source| WordsError::File {
             path: self.path.clone(),
             source,
@@ -149,6 +259,7 @@ impl Words {
         let text = Text {
             version: VERSION,
             clusters: self.clusters.clone(),
+            backends: self.backends.clone(),
         };
         let directory = self.path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(directory)?;
@@ -194,7 +305,7 @@ mod tests {
     fn what_was_said_is_read_again() {
         let scratch = Scratch::new("kept");
         let mut words = Words::load(&scratch.0).expect("nothing yet");
-        assert_eq!(words.names().count(), 0);
+        assert!(words.clusters.is_empty());
         say(&mut words, "ocs", ClusterState::Drain);
         say(&mut words, "gone", ClusterState::Maint);
         let mut words = Words::load(&scratch.0).expect("readable");
@@ -204,8 +315,62 @@ mod tests {
         say(&mut words, "ocs", ClusterState::Ready);
         let words = Words::load(&scratch.0).expect("readable");
         // Who is not configured is kept all the same.
-        assert_eq!(words.names().collect::<Vec<_>>(), ["gone"]);
+        assert_eq!(words.clusters.keys().collect::<Vec<_>>(), ["gone"]);
         assert!(!scratch.0.join("operator.json.new").exists());
+    }
+
+    #[test]
+    fn backends_are_spoken_of_by_name() {
+        let scratch = Scratch::new("backends");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400);
+        let (drain, light) = (
+            BackendSetting::State(Some(BackendState::Drain)),
+            BackendSetting::Weight(Some(7)),
+        );
+        let say = |words: &mut Words, backend: &str, setting| {
+            let said = words.say_of_backend("ocs", backend, setting, "uid 0".into(), now);
+            said.expect("written");
+        };
+        let mut words = Words::load(&scratch.0).expect("nothing yet");
+        assert_eq!(words.backend("ocs", "a"), None);
+        say(&mut words, "a", drain);
+        say(&mut words, "a", light);
+        say(&mut words, "gone", light);
+        let mut words = Words::load(&scratch.0).expect("readable");
+        let kept = words.backend("ocs", "a").expect("kept");
+        let state = kept.state.as_ref().expect("a state");
+        let weight = kept.weight.as_ref().expect("a weight");
+        assert_eq!((state.to, &*state.by), (BackendState::Drain, "uid 0"));
+        assert_eq!((weight.to, &*weight.at), (7, "1970-01-02T00:00:00Z"));
+        assert_eq!(words.backend_word("ocs", "a"), kept.word());
+
+        let loaded = crate::config::parse(crate::config::DEFAULT, "default.yaml");
+        let model = loaded.expect("valid").model;
+        assert_eq!(words.strangers(&model), ["ocs/a", "ocs/gone"]);
+        say(&mut words, "OCS_Node1", drain);
+        let said = words.say("lync", ClusterState::Drain, "uid 0".into(), now);
+        said.expect("written");
+        assert_eq!(words.strangers(&model), ["lync", "ocs/a", "ocs/gone"]);
+
+        for backend in ["a", "gone", "OCS_Node1"] {
+            say(&mut words, backend, BackendSetting::State(None));
+            say(&mut words, backend, BackendSetting::Weight(None));
+        }
+        let words = Words::load(&scratch.0).expect("readable");
+        assert!(words.backends.is_empty());
+        assert_eq!(words.backend_word("ocs", "a"), BackendWord::default());
+    }
+
+    #[test]
+    fn the_file_of_before_backends_is_read() {
+        let scratch = Scratch::new("old");
+        fs::create_dir_all(&scratch.0).expect("a directory");
+        let text = r#"{"version": 1, "clusters":
+            {"ocs": {"state": "drain", "by": "uid 0", "at": "1970-01-02T00:00:00Z"}}}"#;
+        fs::write(scratch.0.join(NAME), text).expect("a file");
+        let words = Words::load(&scratch.0).expect("readable");
+        assert_eq!(words.state("ocs"), ClusterState::Drain);
+        assert!(words.backends.is_empty());
     }
 
     #[test]
@@ -214,7 +379,7 @@ mod tests {
         fs::create_dir_all(&scratch.0).expect("a directory");
         for (text, expected) in [
             ("{", "EOF"),
-            ("{\"version\": 2, \"clusters\": {}}", "allowed: 1"),
+            ("{\"version\": 3, \"clusters\": {}}", "allowed: 1 to 2"),
             ("{\"version\": 1, \"clusters\": {}, \"more\": 1}", "more"),
         ] {
             fs::write(scratch.0.join(NAME), text).expect("a file");

@@ -75,7 +75,7 @@ pub enum Unserved {
 pub struct Slot {
     /// Effective weight; 0 takes no client by the algorithm.
     pub weight: u16,
-    /// [`Slot::STICKY`], [`Slot::STRICT`] or nothing.
+    /// [`Slot::STICKY`], [`Slot::STRICT`], [`Slot::RAMP`] or nothing.
     pub flags: u16,
 }
 
@@ -85,6 +85,9 @@ impl Slot {
     /// Flag: clients with a sticky entry are refused while none may come
     /// (`persist: strict`).
     pub const STRICT: u16 = 2;
+    /// Flag: the backend came back a short while ago and its weight grows. Its
+    /// share of new clients is that of its weight, however few flows it has.
+    pub const RAMP: u16 = 4;
 }
 
 /// Policy of one cluster. Written by the controller, read by the datapath.

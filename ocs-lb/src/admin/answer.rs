@@ -80,6 +80,17 @@ pub struct Reloaded {
     pub changes: Vec<String>,
 }
 
+/// The answer to `set backend`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendSet {
+    /// Cluster's name.
+    pub cluster: String,
+    /// Backend's name.
+    pub backend: String,
+    /// What was said of it, as a sentence goes on after its name.
+    pub set: String,
+}
+
 /// The answer to `set cluster`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterSet {

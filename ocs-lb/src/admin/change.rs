@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ClusterState;
+use crate::model::{BackendSetting, BackendState, ClusterState};
 
 /// A change: `{"change": "reset-backend", "cluster": ..., "backend": ...}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,26 @@ pub enum Change {
     },
     /// Read the configuration again.
     Reload,
+    /// Say what a backend is to be.
+    SetBackendState {
+        /// Cluster's name.
+        cluster: String,
+        /// Backend's name.
+        backend: String,
+        /// What it is to be; null takes back what was said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        state: Option<BackendState>,
+    },
+    /// Say what a backend is to weigh.
+    SetBackendWeight {
+        /// Cluster's name.
+        cluster: String,
+        /// Backend's name.
+        backend: String,
+        /// 0 to 256; null takes back what was said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight: Option<u16>,
+    },
     /// Put a cluster in a state.
     SetCluster {
         /// Cluster's name.
@@ -43,6 +63,21 @@ pub enum Change {
         /// What it is to be.
         state: ClusterState,
     },
+}
+
+/// A backend as people name it: `CLUSTER/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendName {
+    /// Cluster's name.
+    pub cluster: String,
+    /// Its own.
+    pub backend: String,
+}
+
+impl fmt::Display for BackendName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster, self.backend)
+    }
 }
 
 /// Whose flows are reset.
@@ -87,7 +122,8 @@ impl Change {
     pub fn asks(&self) -> bool {
         match self {
             Self::SetCluster { state, .. } => *state == ClusterState::Maint,
-            Self::Reload => false,
+            // No flow ends or moves; who is turned away meets another backend.
+            Self::SetBackendState { .. } | Self::SetBackendWeight { .. } | Self::Reload => false,
             Self::ResetBackend { .. } | Self::ResetClient { .. } | Self::ClearSticky { .. } => true,
         }
     }
@@ -117,6 +153,26 @@ impl fmt::Display for Change {
                     Some(backend) => write!(f, " on {backend}"),
                     None => Ok(()),
                 }
+            }
+            Self::SetBackendState {
+                cluster,
+                backend,
+                state,
+            } => {
+                let setting = BackendSetting::State(*state);
+                write!(f, "set backend {cluster}/{backend} to {setting}")?;
+                match state {
+                    Some(state) => write!(f, ": {}", state.meaning()),
+                    None => Ok(()),
+                }
+            }
+            Self::SetBackendWeight {
+                cluster,
+                backend,
+                weight,
+            } => {
+                let setting = BackendSetting::Weight(*weight);
+                write!(f, "set backend {cluster}/{backend} to {setting}")
             }
             Self::SetCluster { cluster, state } => {
                 write!(f, "set cluster {cluster} to {state}: {}", state.meaning())
@@ -186,6 +242,33 @@ mod tests {
                 },
                 r#"{"change":"clear-sticky","cluster":"ocs","client":"203.0.113.9","backend":"n"}"#,
                 "forget the sticky entry of 203.0.113.9 of cluster ocs on n",
+            ),
+            (
+                Change::SetBackendState {
+                    cluster: "ocs".into(),
+                    backend: "n".into(),
+                    state: Some(BackendState::Drain),
+                },
+                r#"{"change":"set-backend-state","cluster":"ocs","backend":"n","state":"drain"}"#,
+                "set backend ocs/n to drain: only clients with a sticky entry come in",
+            ),
+            (
+                Change::SetBackendState {
+                    cluster: "ocs".into(),
+                    backend: "n".into(),
+                    state: None,
+                },
+                r#"{"change":"set-backend-state","cluster":"ocs","backend":"n"}"#,
+                "set backend ocs/n to the file's state",
+            ),
+            (
+                Change::SetBackendWeight {
+                    cluster: "ocs".into(),
+                    backend: "n".into(),
+                    weight: Some(0),
+                },
+                r#"{"change":"set-backend-weight","cluster":"ocs","backend":"n","weight":0}"#,
+                "set backend ocs/n to weight 0",
             ),
             (
                 set(ClusterState::Pass),

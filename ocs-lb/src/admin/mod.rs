@@ -17,10 +17,10 @@ pub mod socket;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use crate::model::ClusterState;
+use crate::model::{BackendSetting, ClusterState};
 use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
 
-pub use change::{Change, Clear, Reset};
+pub use change::{BackendName, Change, Clear, Reset};
 pub use endpoint::Endpoint;
 pub use filter::Filter;
 pub use request::{Request, Show};
@@ -54,6 +54,15 @@ pub trait Source: Send + Sync + 'static {
 
     /// Forgets sticky entries; how many.
     fn clear(&self, wanted: Clear) -> BoxFuture<'_, Result<u64, Unavailable>>;
+
+    /// Says one thing of a backend; answers when the datapath knows it. `by`
+    /// says who wants it.
+    fn set_backend(
+        &self,
+        backend: BackendName,
+        setting: BackendSetting,
+        by: String,
+    ) -> BoxFuture<'_, Result<(), Unavailable>>;
 
     /// Puts a cluster in a state; answers when the datapath knows it. `by` says
     /// who wants it.

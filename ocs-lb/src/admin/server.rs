@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::answer::{
-    Backends, Cleared, ClusterSet, Drops, Events, Failure, Reloaded, Snat, Status,
+    BackendSet, Backends, Cleared, ClusterSet, Drops, Events, Failure, Reloaded, Snat, Status,
 };
-use super::change::{Change, Clear, Reset};
+use super::change::{BackendName, Change, Clear, Reset};
 use super::request::{Asked, Request, Show};
 use super::socket::Socket;
 use super::{Filter, Source};
+use crate::model::BackendSetting;
 use crate::readiness::Readiness;
 use crate::snapshot::Unavailable;
 
@@ -196,12 +197,54 @@ impl<W: AsyncWrite + Unpin> Answer<W> {
                     Err(reason) => self.fail(&reason).await,
                 };
             }
+            Change::SetBackendState {
+                cluster,
+                backend,
+                state,
+            } => {
+                let name = BackendName { cluster, backend };
+                return self
+                    .set(name, BackendSetting::State(state), by, source)
+                    .await;
+            }
+            Change::SetBackendWeight {
+                cluster,
+                backend,
+                weight,
+            } => {
+                let name = BackendName { cluster, backend };
+                return self
+                    .set(name, BackendSetting::Weight(weight), by, source)
+                    .await;
+            }
             Change::ResetBackend { cluster, backend } => Reset::Backend { cluster, backend },
             Change::ResetClient { client } => Reset::Client { client },
         };
         match within(source.reset(wanted)).await {
             Ok(killed) => self.line(&killed).await,
             Err(reason) => self.fail(&reason).await,
+        }
+    }
+
+    async fn set(
+        &mut self,
+        name: BackendName,
+        setting: BackendSetting,
+        by: String,
+        source: &dyn Source,
+    ) -> io::Result<()> {
+        match within(source.set_backend(name.clone(), setting, by)).await {
+            Err(reason) => self.fail(&reason).await,
+            Ok(()) => {
+                let BackendName { cluster, backend } = name;
+                let set = setting.to_string();
+                let answer = BackendSet {
+                    cluster,
+                    backend,
+                    set,
+                };
+                self.line(&answer).await
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::{ChangeCommand, EXIT_DONE, EXIT_FAILED, EXIT_USAGE};
 use crate::admin::Change;
-use crate::admin::answer::{Cleared, ClusterSet, Reloaded};
+use crate::admin::answer::{BackendSet, Cleared, ClusterSet, Reloaded};
 use crate::admin::client::{self, Answer, ClientError};
 use crate::datapath::pins;
 use crate::snapshot::KilledView;
@@ -100,6 +100,14 @@ fn done(command: &ChangeCommand) -> Result<String, ClientError> {
         Change::Reload => {
             let Reloaded { changes } = object(&line, &answer)?;
             Ok(reloaded(&changes))
+        }
+        Change::SetBackendState { .. } | Change::SetBackendWeight { .. } => {
+            let BackendSet {
+                cluster,
+                backend,
+                set,
+            } = object(&line, &answer)?;
+            Ok(format!("backend {cluster}/{backend} is set to {set}"))
         }
         Change::SetCluster { .. } => {
             let ClusterSet { cluster, state } = object(&line, &answer)?;

@@ -12,7 +12,9 @@ use super::{EXIT_DONE, EXIT_FAILED, ShowCommand};
 use crate::admin::Show;
 use crate::admin::answer::{Backends, Drops, Events, InterfaceStatus, Snat, Status};
 use crate::admin::client::{self, Answer, ClientError};
-use crate::snapshot::{ClusterView, EventView, FlowView, InterfaceView, SnatView, StickyView};
+use crate::snapshot::{
+    BackendView, ClusterView, EventView, FlowView, InterfaceView, SaidView, SnatView, StickyView,
+};
 
 /// Asks, and prints the answer on standard output or the reason why there is
 /// none on standard error. A reader that leaves early is no failure.
@@ -171,6 +173,7 @@ const BACKENDS: &[Column] = &[
     number("TOTAL"),
     number("IN"),
     number("OUT"),
+    text("SAID"),
     text("LAST CHECK"),
 ];
 
@@ -178,12 +181,6 @@ fn backends(clusters: &[ClusterView], out: &mut impl Write) -> io::Result<()> {
     let mut table = Pager::new(out, BACKENDS);
     for cluster in clusters {
         for backend in &cluster.backends {
-            // The datapath's weight differs while a backend starts slowly.
-            let weight = if backend.effective_weight == backend.weight {
-                backend.weight.to_string()
-            } else {
-                format!("{}/{}", backend.effective_weight, backend.weight)
-            };
             table.row(vec![
                 cluster.name.clone(),
                 cluster.state.to_string(),
@@ -192,17 +189,53 @@ fn backends(clusters: &[ClusterView], out: &mut impl Write) -> io::Result<()> {
                 backend.state.clone(),
                 if backend.ready { "yes" } else { "no" }.to_owned(),
                 if backend.backup { "backup" } else { "active" }.to_owned(),
-                weight,
+                weight(backend),
                 backend.live.to_string(),
                 backend.pending.to_string(),
                 backend.connections.to_string(),
                 bytes(backend.bytes_in),
                 bytes(backend.bytes_out),
+                said(backend),
                 backend.last_check.clone(),
             ])?;
         }
     }
     table.finish()
+}
+
+/// The weight in use, and the file's where that is another; how much of it a
+/// backend has while it starts slowly.
+fn weight(backend: &BackendView) -> String {
+    let now = match backend.throttle {
+        Some(percent) => format!(
+            "{percent:.0}% of {}",
+            backend.weight_word.unwrap_or(backend.weight)
+        ),
+        None => backend.effective_weight.to_string(),
+    };
+    let is_the_files = backend
+        .weight_word
+        .is_none_or(|word| word == backend.weight)
+        && (backend.throttle.is_some() || backend.effective_weight == backend.weight);
+    match is_the_files {
+        true => now,
+        false => format!("{now}/{}", backend.weight),
+    }
+}
+
+/// An operator's word on a backend: what, who and when.
+fn said(backend: &BackendView) -> String {
+    let state = backend.state_word.map(|state| state.to_string());
+    let weight = backend.weight_word.map(|weight| format!("weight {weight}"));
+    let words = [(state, &backend.said), (weight, &backend.weight_said)];
+    let words = words.into_iter().filter_map(|(word, said)| {
+        let word = word?;
+        Some(match said {
+            Some(SaidView { by, at }) => format!("{word} by {by} at {at}"),
+            None => word,
+        })
+    });
+    words.collect::<Vec<_>>().join("; ")
 }
 
 const DROPS: &[Column] = &[

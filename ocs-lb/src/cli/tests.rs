@@ -1,7 +1,7 @@
 //! What can be typed, and what it means.
 
 use super::*;
-use crate::model::ClusterState;
+use crate::model::{BackendState, ClusterState};
 
 fn parsed(line: &str) -> Result<Command, clap::Error> {
     try_parse(line.split(' '))
@@ -85,6 +85,53 @@ fn changes() {
         state: ClusterState::Maint,
     };
     assert_eq!((set.change, set.yes), (wanted, true));
+}
+
+#[test]
+fn words_on_a_backend() {
+    let change = |line: &str| match parsed(line).unwrap() {
+        Command::Change(command) => command.change,
+        other => panic!("{other:?}"),
+    };
+    let (cluster, backend) = ("ocs".to_owned(), "b".to_owned());
+    for (word, state) in [
+        ("ready", Some(BackendState::Ready)),
+        ("drain", Some(BackendState::Drain)),
+        ("maint", Some(BackendState::Maint)),
+        ("default", None),
+    ] {
+        let wanted = Change::SetBackendState {
+            cluster: cluster.clone(),
+            backend: backend.clone(),
+            state,
+        };
+        assert_eq!(
+            change(&format!("ocs-lb set backend ocs/b state {word}")),
+            wanted
+        );
+        assert!(!wanted.asks());
+    }
+    for (word, weight) in [("0", Some(0)), ("256", Some(256)), ("default", None)] {
+        let wanted = Change::SetBackendWeight {
+            cluster: cluster.clone(),
+            backend: backend.clone(),
+            weight,
+        };
+        assert_eq!(
+            change(&format!("ocs-lb set backend ocs/b weight {word}")),
+            wanted
+        );
+    }
+    for (line, allowed) in [
+        ("set backend ocs/b state up", "ready, drain, maint, default"),
+        ("set backend ocs/b weight 257", "0 to 256, default"),
+        ("set backend ocs/b weight -1", "unexpected argument"),
+        ("set backend b state drain", "CLUSTER/NAME"),
+    ] {
+        let error = parsed(&format!("ocs-lb {line}")).unwrap_err();
+        assert_eq!(error.exit_code(), i32::from(EXIT_USAGE), "{line}");
+        assert!(error.to_string().contains(allowed), "{line}: {error}");
+    }
 }
 
 #[test]

@@ -5,18 +5,20 @@ use ocs_lb_common::abi::MAX_BACKENDS;
 use super::access::Fields;
 use super::address::{address, port};
 use super::check::{PartialCheck, check};
+use super::policy::slow_start;
 use super::problem::{Place, Report};
 use super::tree::{Node, overlay};
 use super::value::{boolean, name, number};
 use crate::model::Backend;
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "name",
     "address",
     "port",
     "weight",
     "backup",
     "check",
+    "slow_start",
     "max_connections",
     "addresses",
 ];
@@ -63,6 +65,8 @@ fn backend(node: &Node, cluster: Fields<'_>, report: &mut Report<'_>) -> Option<
     let check = check(merged.as_ref(), report);
     let weight = fields.value("weight", report, |n, r| number(n, r, 0..=256));
     let backup = fields.value("backup", report, boolean);
+    let inherited = cluster.raw("slow_start");
+    let slow_start = slow_start(fields.raw("slow_start").or(inherited), report);
     let target = fields.value("port", report, port);
     let name = fields.required("name", "a name", report, name);
     let address = fields.required("address", "an IPv4 address", report, address);
@@ -78,6 +82,7 @@ fn backend(node: &Node, cluster: Fields<'_>, report: &mut Report<'_>) -> Option<
             port: target,
             weight: weight.unwrap_or(1),
             backup: backup.unwrap_or(false),
+            slow_start,
             check: None,
             retired: false,
         },

@@ -5,7 +5,7 @@ use super::address::{ports, vip};
 use super::backend::{self, backends};
 use super::policy::{
     REDISPATCH_AFTER, STICKY, SnatPlaces, on_backend_down, on_backend_removed, persist,
-    redispatch_after, refuse, snat, sticky, timeouts,
+    redispatch_after, refuse, slow_start, snat, sticky, timeouts,
 };
 use super::problem::{Place, Report};
 use super::tree::Node;
@@ -15,7 +15,7 @@ use crate::model::{
     Balance, Cluster, Fragments, Persist, Port, RemovedAction, Snat, Unknown, Unserved,
 };
 
-const OWN_KEYS: [&str; 18] = [
+const OWN_KEYS: [&str; 19] = [
     "name",
     "vips",
     "ports",
@@ -30,6 +30,7 @@ const OWN_KEYS: [&str; 18] = [
     "timeouts",
     "redispatch_after",
     "persist",
+    "slow_start",
     "on_backend_down",
     "on_backend_removed",
     "check",
@@ -61,7 +62,7 @@ pub(super) struct Decoded {
 pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Option<Decoded> {
     let known: Vec<&str> = OWN_KEYS.iter().chain(&gate::KEYS).copied().collect();
     let fields = node.fields(&known, report)?;
-    gate::cluster(fields, is_real, report);
+    gate::cluster(fields, report);
 
     let cluster_name = if is_real {
         fields.required("name", "a name", report, name)
@@ -88,7 +89,16 @@ pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Op
     }
     // Decoded once without a backend, so that a wrong one is found in any case.
     check::check(fields.get("check"), report);
+    slow_start(fields.get("slow_start"), report);
     let mut servers = backends(backend_items, fields, report);
+    let without_weight = |server: &backend::Decoded| server.backend.weight == 0;
+    if let Some(node) = fields.get("backends")
+        && !servers.is_empty()
+        && servers.iter().all(without_weight)
+    {
+        let message = "every weight is 0: only clients with a sticky entry come in";
+        report.warn(&node.place, message);
+    }
     for server in &mut servers {
         let first = served.first().map_or(0, |p| p.target);
         let port = server.backend.port.unwrap_or(first);

@@ -7,14 +7,7 @@ use super::value::{boolean, duration, invalid, number, only, unsupported};
 use std::time::Duration;
 
 /// Keys of a cluster that are all decoded here.
-pub(super) const KEYS: [&str; 6] = [
-    "profile",
-    "from",
-    "allow",
-    "deny",
-    "new_connections",
-    "slow_start",
-];
+pub(super) const KEYS: [&str; 5] = ["profile", "from", "allow", "deny", "new_connections"];
 
 const FOREVER: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -54,9 +47,8 @@ pub(super) fn only_boolean(node: &Node, report: &mut Report<'_>, default: bool) 
     }
 }
 
-/// Checks the keys of one cluster. Where the documented default does something
-/// that this version does not do, and the cluster is `real`, a warning says so.
-pub(super) fn cluster(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {
+/// Checks the keys of one cluster.
+pub(super) fn cluster(fields: Fields<'_>, report: &mut Report<'_>) {
     if let Some(node) = fields.get("profile") {
         only(node, report, "none", node.text().is_some());
     }
@@ -73,37 +65,5 @@ pub(super) fn cluster(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {
                 only_number(node, report, 0);
             }
         }
-    }
-    slow_start(fields, real, report);
-}
-
-fn slow_start(fields: Fields<'_>, real: bool, report: &mut Report<'_>) {
-    let mut is_off = false;
-    if let Some(node) = fields.get("slow_start")
-        && let Some(value) = duration(node, report, Duration::ZERO..=FOREVER)
-    {
-        is_off = value.is_zero();
-        if !is_off && value != Duration::from_secs(60) {
-            unsupported::<()>(node, report, "0s, 60s");
-        }
-    }
-    if real && !is_off {
-        let place = place_of(fields, "slow_start");
-        report.warn(
-            &place,
-            "this version gives a backend that comes up its full weight at once; \
-             `slow_start: 0s` says so",
-        );
-    }
-}
-
-/// Where `key` stands, or the mapping that lacks it.
-fn place_of(fields: Fields<'_>, key: &str) -> super::problem::Place {
-    match fields.get(key) {
-        Some(node) => node.place.clone(),
-        None => super::problem::Place {
-            line: fields.node.place.line,
-            path: super::tree::join(&fields.node.place.path, key),
-        },
     }
 }

@@ -25,6 +25,9 @@ const RATES: RangeInclusive<u32> = 1..=1_000_000;
 /// The documented default of `redispatch_after`.
 pub(super) const REDISPATCH_AFTER: Duration = Duration::from_millis(800);
 
+/// The documented default of `slow_start`.
+const SLOW_START: Duration = Duration::from_secs(60);
+
 /// The documented default of `sticky`.
 pub(super) const STICKY: Sticky = Sticky {
     size: 256 * 1024,
@@ -165,6 +168,14 @@ pub(super) fn timeouts(node: Option<&Node>, report: &mut Report<'_>) -> Timeouts
 /// The age of a try from which a SYN retransmission may move the flow.
 pub(super) fn redispatch_after(node: &Node, report: &mut Report<'_>) -> Option<Duration> {
     duration(node, report, TIMES)
+}
+
+/// How long a weight grows; zero is not at all. An absent `node` is the default.
+pub(super) fn slow_start(node: Option<&Node>, report: &mut Report<'_>) -> Duration {
+    let given = node.filter(|node| !matches!(node.data, Data::Null));
+    given
+        .and_then(|node| duration(node, report, Duration::ZERO..=*TIMES.end()))
+        .unwrap_or(SLOW_START)
 }
 
 /// `redispatch`, `haproxy` or `strict`.

@@ -123,10 +123,8 @@ mod tests {
 
     fn entry(name: &str, address: Option<[u8; 4]>) -> Entry {
         Entry {
-            name: name.into(),
             address: address.map(IpAddr::from),
-            healthy: true,
-            state: 0,
+            ..Entry::named(name)
         }
     }
 

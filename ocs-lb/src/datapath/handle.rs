@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::load::MapIds;
 use super::owner::Message;
 use super::{read, sticky};
-use crate::admin::{Clear, Reset};
-use crate::model::{ClusterState, Model};
+use crate::admin::{BackendName, Clear, Reset};
+use crate::model::{BackendSetting, ClusterState, MAX_WEIGHT, Model};
 use crate::snapshot::{EventView, FlowView, KilledView, Snapshot, StickyView, Unavailable};
 
 /// How long who asked for a reset waits for its sum.
@@ -139,6 +139,38 @@ impl Handle {
         let message = Message::SetCluster {
             cluster,
             state,
+            by,
+            done,
+        };
+        self.tell(message).await?;
+        answer.await.map_err(stopped)?.map_err(Unavailable)
+    }
+
+    /// Says one thing of a backend; the datapath knows it when this returns, and
+    /// it is kept. `by` says who wants it.
+    ///
+    /// # Errors
+    /// As [`Handle::tell`]; what is not there or not allowed; the map's.
+    pub async fn set_backend(
+        &self,
+        name: &BackendName,
+        setting: BackendSetting,
+        by: String,
+    ) -> Result<(), Unavailable> {
+        if let BackendSetting::Weight(Some(weight)) = setting
+            && weight > MAX_WEIGHT
+        {
+            return Err(Unavailable(format!(
+                "weight {weight} is not allowed; allowed: 0 to {MAX_WEIGHT}, default"
+            )));
+        }
+        let model = self.known().model;
+        let cluster = model.cluster_id(&name.cluster).map_err(Unavailable)?;
+        let slot = model.clusters[usize::from(cluster)].slot(&name.backend);
+        let (done, answer) = oneshot::channel();
+        let message = Message::SetBackend {
+            backend: (cluster, slot.map_err(Unavailable)?),
+            setting,
             by,
             done,
         };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, MapError};
 
@@ -16,6 +17,8 @@ pub const SIZE: usize = 96;
 /// Longest name, in bytes (the configuration's limit).
 const NAME: usize = 64;
 const NAME_AT: usize = 24;
+const WEIGHT_AT: usize = 20;
+const SINCE_AT: usize = 88;
 /// Slot of a cluster's own entry.
 const CLUSTER: u16 = u16::MAX;
 /// Key of what the host was before.
@@ -30,8 +33,27 @@ pub struct Entry {
     pub address: Option<IpAddr>,
     /// Whether a backend was healthy.
     pub healthy: bool,
-    /// A cluster's state, a number of the model's.
+    /// A cluster's state, or what an operator said of a backend's: a number of
+    /// the model's.
     pub state: u8,
+    /// What an operator said of a backend's weight: a number of the model's.
+    pub weight: u16,
+    /// When a backend came back that starts slowly, since the boot.
+    pub since: Option<Duration>,
+}
+
+impl Entry {
+    /// Of a cluster, or of anything that has a name and nothing else.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            address: None,
+            healthy: true,
+            state: 0,
+            weight: 0,
+            since: None,
+        }
+    }
 }
 
 /// The table of them, by cluster id and slot; a cluster's own has no slot.
@@ -101,13 +123,7 @@ impl Identity {
     /// # Errors
     /// The map's.
     pub fn set_forwarding_before(&mut self, value: &str) -> Result<(), ApplyError> {
-        let entry = Entry {
-            name: value.to_owned(),
-            address: None,
-            healthy: false,
-            state: 0,
-        };
-        self.write(HOST, encode(&entry))
+        self.write(HOST, encode(&Entry::named(value)))
     }
 
     fn write(&mut self, key: u32, bytes: [u8; SIZE]) -> Result<(), ApplyError> {
@@ -136,12 +152,20 @@ fn encode(entry: &Entry) -> [u8; SIZE] {
         }
         None => {}
     }
+    bytes[WEIGHT_AT..WEIGHT_AT + 2].copy_from_slice(&entry.weight.to_ne_bytes());
+    // 0 is never: nothing came back at the moment of the boot.
+    let since = entry.since.map_or(0, |since| since.as_nanos() as u64);
+    bytes[SINCE_AT..SINCE_AT + 8].copy_from_slice(&since.to_ne_bytes());
     bytes[NAME_AT..NAME_AT + len].copy_from_slice(&entry.name.as_bytes()[..len]);
     bytes
 }
 
 fn decode(bytes: &[u8; SIZE]) -> Option<Entry> {
-    let name = bytes.get(NAME_AT..NAME_AT + usize::from(bytes[0]))?;
+    let len = usize::from(bytes[0]);
+    if len > NAME {
+        return None;
+    }
+    let name = &bytes[NAME_AT..NAME_AT + len];
     let [a, b, c, d] = [bytes[4], bytes[5], bytes[6], bytes[7]];
     let address = match bytes[3] {
         4 => Some(Ipv4Addr::new(a, b, c, d).into()),
@@ -151,11 +175,15 @@ fn decode(bytes: &[u8; SIZE]) -> Option<Entry> {
         }
         _ => None,
     };
+    let weight = bytes[WEIGHT_AT..WEIGHT_AT + 2].try_into().ok()?;
+    let since = u64::from_ne_bytes(bytes[SINCE_AT..SINCE_AT + 8].try_into().ok()?);
     Some(Entry {
         name: String::from_utf8(name.to_vec()).ok()?,
         address,
         healthy: bytes[1] != 0,
         state: bytes[2],
+        weight: u16::from_ne_bytes(weight),
+        since: (since > 0).then(|| Duration::from_nanos(since)),
     })
 }
 
@@ -176,6 +204,8 @@ mod tests {
                     address: address.map(|text| text.parse().expect("an address")),
                     healthy,
                     state: 3,
+                    weight: 257,
+                    since: healthy.then_some(Duration::from_nanos(u64::MAX)),
                 };
                 assert_eq!(decode(&encode(&entry)), Some(entry));
             }

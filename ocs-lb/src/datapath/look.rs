@@ -8,6 +8,7 @@ use super::owner::Owner;
 use super::read;
 use super::tell::reason;
 use crate::model::policy;
+use crate::model::ramp::FULL;
 use crate::snapshot::{BackendView, ClusterView, MapView, Snapshot};
 
 impl Owner {
@@ -58,8 +59,10 @@ impl Owner {
         if !is_shown(cluster.retired, all) {
             return Ok(None);
         }
-        let healthy = self.healthy(id);
-        let policy = self.policy(id, &healthy);
+        let now = read::uptime();
+        let standings = self.standings(id);
+        let ready = policy::ready(cluster, &standings);
+        let takes_new = self.states[id].takes_new();
         let backends = cluster
             .backends
             .iter()
@@ -67,6 +70,12 @@ impl Owner {
             .filter(|(slot, backend)| is_shown(backend.retired, load.slots[*slot]))
             .map(|(slot, backend)| {
                 let health = &self.health[id][slot];
+                let standing = &standings[slot];
+                let ready = ready[slot] && takes_new;
+                let share = standing.share(backend, now).filter(|_| ready);
+                let weight = if ready { standing.weight(backend) } else { 0 };
+                let words = self.words.backend(&cluster.name, &backend.name);
+                let word = standing.word;
                 BackendView {
                     name: backend.name.clone(),
                     address: match backend.port {
@@ -74,11 +83,23 @@ impl Owner {
                         None => backend.address.to_string(),
                     },
                     backup: backend.backup,
-                    state: policy::state(backend, health.healthy).to_owned(),
+                    state: policy::state(backend, standing, now).to_owned(),
+                    healthy: health.healthy,
                     status: health.status.clone(),
-                    ready: policy.slots[slot].weight > 0,
+                    ready,
                     weight: backend.weight,
-                    effective_weight: policy.slots[slot].weight,
+                    effective_weight: share.map_or(weight, |share| scaled(weight, share)),
+                    throttle: share.map(|share| percent(share)),
+                    state_word: word.state,
+                    said: Self::said_of(
+                        words.and_then(|words| words.state.as_ref()),
+                        word.state.as_ref(),
+                    ),
+                    weight_word: word.weight,
+                    weight_said: Self::said_of(
+                        words.and_then(|words| words.weight.as_ref()),
+                        word.weight.as_ref(),
+                    ),
                     live: load.slots[slot].live,
                     pending: load.slots[slot].pending,
                     connections: load.connections[slot],
@@ -115,6 +136,15 @@ impl Owner {
             backends,
         }))
     }
+}
+
+/// A share of a weight, rounded up: what takes anyone has a weight.
+fn scaled(weight: u16, share: u16) -> u16 {
+    (u32::from(weight) * u32::from(share)).div_ceil(u32::from(FULL)) as u16
+}
+
+fn percent(share: u16) -> f64 {
+    100.0 * f64::from(share) / f64::from(FULL)
 }
 
 /// What is retired is shown while it has flows.
@@ -159,6 +189,14 @@ mod tests {
             let load = Load { live, pending };
             assert_eq!(is_shown(retired, load), shown, "{retired} {load:?}");
         }
+    }
+
+    #[test]
+    fn shares_of_weights() {
+        for (weight, share, wanted) in [(1, 1, 1), (256, 1, 2), (256, 64, 128), (0, 64, 0)] {
+            assert_eq!(scaled(weight, share), wanted, "{weight} {share}");
+        }
+        assert!((percent(FULL / 4) - 25.0).abs() < 1e-9);
     }
 
     #[test]

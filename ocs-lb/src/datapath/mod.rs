@@ -26,6 +26,7 @@ pub mod read;
 pub mod record;
 mod reload;
 pub mod reuse;
+mod standing;
 pub mod sticky;
 mod sticky_tables;
 mod survey;

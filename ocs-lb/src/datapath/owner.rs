@@ -26,9 +26,11 @@ use crate::health::{CheckResult, Checks, Fact};
 use crate::model::drift::{Drift, Pass};
 use crate::model::kills::WALKS_PER_SECOND;
 use crate::model::pressure::Pressure;
-use crate::model::{Backend, ClusterState, Model, Unknown};
+use crate::model::ramp::{self, Ramp};
+use crate::model::standing::Standing;
+use crate::model::{Backend, BackendSetting, BackendWord, ClusterState, Model, Unknown};
 use crate::neighbor::{Change, Netlink};
-use crate::setup::{Running, identities, per_backend, states};
+use crate::setup::{Running, identities, per_backend, standings, states};
 use crate::snapshot::{DurationsView, EventView, KilledView, ReloadView, Snapshot, SweepView};
 use crate::targets::targets;
 use crate::words::Words;
@@ -57,6 +59,17 @@ pub enum Message {
         accepted: oneshot::Sender<Result<(), String>>,
         /// What came of it.
         done: oneshot::Sender<KilledView>,
+    },
+    /// An operator's word on a backend.
+    SetBackend {
+        /// Its cluster's id and its slot.
+        backend: (u16, u16),
+        /// What is said of it.
+        setting: BackendSetting,
+        /// Who says so.
+        by: String,
+        /// Whether the datapath knows it.
+        done: oneshot::Sender<Result<(), String>>,
     },
     /// An operator's word on a cluster.
     SetCluster {
@@ -90,8 +103,7 @@ pub(super) fn wall_clock() -> f64 {
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// What is known of one backend's health.
-
+/// What is known of one backend.
 #[derive(Debug, Clone)]
 pub(super) struct Health {
     pub(super) healthy: bool,
@@ -103,6 +115,10 @@ pub(super) struct Health {
     pub(super) traffic: Option<Traffic>,
     /// Flows killed, by reason.
     pub(super) kills: BTreeMap<&'static str, u64>,
+    /// What an operator said of it.
+    pub(super) word: BackendWord,
+    /// Its absence and return.
+    pub(super) ramp: Ramp,
 }
 
 /// The owner's state.
@@ -157,8 +173,12 @@ pub struct Start {
 
 impl Health {
     /// Of a backend that no check has told of yet.
-    pub(super) fn first(backend: &Backend, was_healthy: Option<bool>) -> Self {
-        let healthy = was_healthy.unwrap_or(true);
+    pub(super) fn first(backend: &Backend, standing: Standing) -> Self {
+        let Standing {
+            healthy,
+            word,
+            ramp,
+        } = standing;
         Self {
             healthy,
             status: match (&backend.check, healthy) {
@@ -172,6 +192,8 @@ impl Health {
             durations: DurationsView::default(),
             traffic: None,
             kills: BTreeMap::new(),
+            word,
+            ramp,
         }
     }
 }
@@ -205,9 +227,9 @@ pub fn spawn(
     let events = Events::new(running.loaded.take_events()?)?;
     let kills = Kills::new(running.loaded.take_kills()?)?;
     let down = Down::new(&model, &running).context("resets for killed flows")?;
-    let was = |id: usize, slot: usize| found.was_healthy(id as u16, slot as u16);
+    let standings = standings(&model, &found, &words, read::uptime());
     let health = per_backend(&model, |id, slot| {
-        Health::first(&model.clusters[id].backends[slot], was(id, slot))
+        Health::first(&model.clusters[id].backends[slot], standings[id][slot])
     });
     let mut checks = Checks::new(facts);
     checks.set(targets(&model, &running)?, |target| {
@@ -259,6 +281,8 @@ impl Owner {
         neighbors.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut walks = tokio::time::interval(WALKS);
         walks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ramps = tokio::time::interval(ramp::STEP);
+        ramps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return (self, Ok(())),
@@ -281,6 +305,7 @@ impl Owner {
                     return (self, Err(anyhow::Error::from(error).context("a health check")));
                 }
                 _ = walks.tick(), if self.down.is_busy() => report("kill", self.walk()),
+                _ = ramps.tick(), if self.is_ramping() => report("slow start", self.ramp()),
                 _ = sweeps.tick() => {
                     report("sweep", self.sweep());
                     report("observe", self.observe());
@@ -334,6 +359,15 @@ impl Owner {
                 done,
             } => {
                 let _ = accepted.send(self.operator_resets(&wanted, done));
+            }
+            Message::SetBackend {
+                backend,
+                setting,
+                by,
+                done,
+            } => {
+                let set = self.set_backend(backend, setting, by);
+                let _ = done.send(set.map_err(|error| told(&error)));
             }
             Message::SetCluster {
                 cluster,
@@ -395,6 +429,7 @@ impl Owner {
         };
         let changed = health.healthy != fact.healthy;
         health.healthy = fact.healthy;
+        self.note(id, usize::from(fact.backend));
         self.witness(fact);
         match (changed, fact.healthy) {
             (true, false) => self.went_down(fact.cluster, fact.backend),
@@ -416,8 +451,8 @@ impl Owner {
 
     /// Leaves behind who has which id, who was healthy, and the operator's word.
     pub(super) fn write_identities(&mut self) -> anyhow::Result<()> {
-        let healthy = per_backend(&self.model, |id, slot| self.health[id][slot].healthy);
-        let entries = identities(&self.model, &healthy, &self.states);
+        let standings = per_backend(&self.model, |id, slot| self.health[id][slot].standing());
+        let entries = identities(&self.model, &standings, &self.states);
         Ok(self.running.loaded.identity.set(&entries)?)
     }
 

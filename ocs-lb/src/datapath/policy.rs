@@ -2,12 +2,14 @@
 
 use ocs_lb_common::abi::Cluster;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
 use super::apply;
-use super::owner::Owner;
+use super::owner::{Health, Owner};
+use super::read;
+use crate::model::standing::Standing;
 use crate::model::{ClusterState, policy};
 use crate::snapshot::SaidView;
 
@@ -15,16 +17,16 @@ impl Owner {
     /// Tells the datapath whom a cluster's clients may meet now; which
     /// backends are ready.
     pub(super) fn write_policy(&mut self, id: usize) -> anyhow::Result<Vec<bool>> {
-        let healthy = self.healthy(id);
-        let policy = self.policy(id, &healthy);
+        let standings = self.standings(id);
+        let policy = self.policy(id, &standings, read::uptime());
         apply::set_cluster(&mut self.running.loaded.maps, id as u16, &policy)?;
-        Ok(policy::ready(&self.model.clusters[id], &healthy))
+        Ok(policy::ready(&self.model.clusters[id], &standings))
     }
 
-    /// The policy of a cluster with this health, by backend slot.
-    pub(super) fn policy(&self, id: usize, healthy: &[bool]) -> Cluster {
-        let host = policy::Host::of(&self.model, id, self.unknown, self.states[id]);
-        policy::cluster(&self.model.clusters[id], healthy, host)
+    /// The policy of a cluster, by backend slot.
+    pub(super) fn policy(&self, id: usize, standings: &[Standing], now: Duration) -> Cluster {
+        let host = policy::Host::of(&self.model, id, self.unknown, self.states[id], now);
+        policy::cluster(&self.model.clusters[id], standings, host)
     }
 
     /// Puts a cluster in a state; what the datapath refuses leaves it as it was.
@@ -61,10 +63,8 @@ impl Owner {
         })
     }
 
-    pub(super) fn healthy(&self, id: usize) -> Vec<bool> {
-        self.health[id]
-            .iter()
-            .map(|health| health.healthy)
-            .collect()
+    /// What is known of a cluster's backends.
+    pub(super) fn standings(&self, id: usize) -> Vec<Standing> {
+        self.health[id].iter().map(Health::standing).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! Maps to views.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use ocs_lb_common::abi::{
@@ -254,6 +255,12 @@ fn sticky_view(
 /// The datapath's clock, read here.
 pub(super) fn now() -> Ticks {
     Ticks::from_ns(monotonic_ns())
+}
+
+/// Time since the boot, as the datapath's clock counts it: the same over
+/// restarts of the controller.
+pub fn uptime() -> Duration {
+    Duration::from_nanos(monotonic_ns())
 }
 
 fn monotonic_ns() -> u64 {

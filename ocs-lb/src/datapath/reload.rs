@@ -2,6 +2,7 @@
 //! model to the new one while it forwards.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -16,7 +17,9 @@ use crate::config;
 use crate::model::align::{Ids, align};
 use crate::model::diff::{diff, needs_restart};
 use crate::model::edits::{MapEdit, Reach};
+use crate::model::ramp::Ramp;
 use crate::model::sizes::Sizes;
+use crate::model::standing::Standing;
 use crate::model::{AttachMode, Backend, Cluster, ClusterState, Interfaces, Model, RemovedAction};
 use crate::neighbor::Link;
 use crate::setup::{self, Facts, Network, Running, identities, per_backend};
@@ -70,7 +73,10 @@ impl Owner {
         let before = Arc::clone(&self.model);
         let ready = self.prepare(model).await.map_err(|error| told(&error))?;
         match self.write(ready).await {
-            Ok(()) => Ok(changes),
+            Ok(()) => {
+                self.words.warn_of_strangers(&self.model);
+                Ok(changes)
+            }
             Err(error) => Err(self.set_back(&before, &told(&error)).await),
         }
     }
@@ -96,8 +102,8 @@ impl Owner {
 
     /// The new model on the ids of the running one.
     fn aligned(&self, model: Model) -> anyhow::Result<Model> {
-        let healthy = per_backend(&self.model, |_, _| true);
-        let known = identities(&self.model, &healthy, &self.states);
+        let standings = per_backend(&self.model, |_, _| Standing::of(true));
+        let known = identities(&self.model, &standings, &self.states);
         let maps = &self.running.loaded.maps;
         let busy = adopt::busy(known.keys(), |id| read::load(maps, id))?;
         let ids = Ids::of(&self.model);
@@ -158,8 +164,9 @@ impl Owner {
             reach,
             edits,
         } = ready;
-        let health = self.health_of(&model);
-        let healthy = per_backend(&model, |id, slot| health[id][slot].healthy);
+        let now = read::uptime();
+        let health = self.health_of(&model, now);
+        let standings = per_backend(&model, |id, slot| health[id][slot].standing());
         let states = self.states_of(&model);
 
         // Whom a restart meets: before any flow has a new id.
@@ -167,7 +174,7 @@ impl Owner {
         running
             .loaded
             .identity
-            .set(&identities(&model, &healthy, &states))?;
+            .set(&identities(&model, &standings, &states))?;
         // A table of another size is copied, which takes its time.
         tokio::task::block_in_place(|| {
             sticky_for(&mut running.loaded, &running.pins, &sizes.sticky)
@@ -185,9 +192,10 @@ impl Owner {
         running.sources = network.sources();
         let facts = Facts {
             reach: &reach,
-            healthy: &healthy,
+            standings: &standings,
             states: &states,
             unknown: self.unknown,
+            now,
         };
         setup::fill(&model, &mut running.loaded.maps, &edits, &sizes, facts)?;
         running.kept = setup::neighbors(
@@ -243,17 +251,45 @@ impl Owner {
         Ok(())
     }
 
-    /// What is known of the backends of a model that had their places before.
-    fn health_of(&self, model: &Model) -> Vec<Vec<Health>> {
+    /// What is known of the backends of a model: of those that had their places
+    /// before, what it was.
+    fn health_of(&self, model: &Model, now: Duration) -> Vec<Vec<Health>> {
         per_backend(model, |id, slot| {
-            let new = &model.clusters[id].backends[slot];
-            // Without a check it is healthy, whatever it was before.
-            if is_same(&self.model, model, id, slot) && new.check.is_some() {
-                self.health[id][slot].clone()
-            } else {
-                Health::first(new, None)
-            }
+            let (cluster, new) = (&model.clusters[id], &model.clusters[id].backends[slot]);
+            let was = is_same(&self.model, model, id, slot).then(|| &self.health[id][slot]);
+            let mut health = match was {
+                Some(was) if new.check.is_some() => was.clone(),
+                // Without a check it is healthy, whatever it was before.
+                Some(was) => Health::first(
+                    new,
+                    Standing {
+                        healthy: true,
+                        ..was.standing()
+                    },
+                ),
+                None => Health::first(new, self.joining(cluster, id, &new.name)),
+            };
+            let mut standing = health.standing();
+            standing.observe(new, now);
+            health.ramp = standing.ramp;
+            health
         })
+    }
+
+    /// What is known of a backend that has its place from now on. Beside others
+    /// that have all the clients it starts slowly.
+    fn joining(&self, cluster: &Cluster, id: usize, backend: &str) -> Standing {
+        let before = self.model.clusters.get(id);
+        let served = before.is_some_and(|old| old.name == cluster.name && !old.retired);
+        Standing {
+            word: self.words.backend_word(&cluster.name, backend),
+            ramp: if served {
+                Ramp::FROM_NOTHING
+            } else {
+                Ramp::default()
+            },
+            ..Standing::of(true)
+        }
     }
 
     /// The operator's word about the clusters of a model that had their ids.

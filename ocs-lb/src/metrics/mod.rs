@@ -168,7 +168,7 @@ fn backends(out: &mut Exposition, clusters: &[ClusterView]) {
         [("cluster", cluster), ("backend", &backend.name)]
     }
     type Family = (&'static str, &'static str, fn(&BackendView) -> u64);
-    const GAUGES: [Family; 4] = [
+    const GAUGES: [Family; 3] = [
         (
             "ocs_lb_backend_connections_current",
             "Established flows of the backend.",
@@ -182,12 +182,7 @@ fn backends(out: &mut Exposition, clusters: &[ClusterView]) {
         (
             "ocs_lb_backend_up",
             "Whether the checks say that the backend serves; 1 without a check.",
-            |b| u64::from(b.state != "down"),
-        ),
-        (
-            "ocs_lb_backend_weight",
-            "Weight that the datapath uses now.",
-            |b| b.effective_weight.into(),
+            |b| u64::from(b.healthy),
         ),
     ];
     out.counter(
@@ -202,6 +197,13 @@ fn backends(out: &mut Exposition, clusters: &[ClusterView]) {
         for (cluster, backend) in &all {
             out.count(&labels(cluster, backend), value(backend));
         }
+    }
+    out.gauge(
+        "ocs_lb_backend_weight",
+        "Weight that the datapath uses now; it grows during a slow start.",
+    );
+    for (cluster, backend) in &all {
+        out.real(&labels(cluster, backend), backend.weight_now());
     }
     out.gauge(
         "ocs_lb_backend_state",

@@ -20,6 +20,7 @@ fn sample() -> Snapshot {
         name: "OCS_Node1".into(),
         address: "198.51.100.10".into(),
         state: "up".into(),
+        healthy: true,
         ready: true,
         weight: 1,
         effective_weight: 1,
@@ -58,6 +59,7 @@ fn sample() -> Snapshot {
             BackendView {
                 name: "backup".into(),
                 state: "up".into(),
+                healthy: true,
                 backup: true,
                 ..BackendView::default()
             },

@@ -213,6 +213,7 @@ fn retired_backend(known: &KnownBackend, running: Option<&Backend>) -> Backend {
         port: None,
         weight: 1,
         backup: false,
+        slow_start: Duration::ZERO,
         check: None,
         retired: true,
     });

@@ -187,6 +187,7 @@ fn settings(backend: &Backend) -> Vec<Key> {
         port,
         weight,
         backup,
+        slow_start,
         check,
         retired: _,
     } = backend;
@@ -194,6 +195,7 @@ fn settings(backend: &Backend) -> Vec<Key> {
         ("port", or_none(port.as_ref(), ToString::to_string)),
         ("weight", weight.to_string()),
         ("backup", backup.to_string()),
+        ("slow_start", duration(*slow_start)),
         ("check", or_off(check.as_ref(), show_check)),
     ]
 }

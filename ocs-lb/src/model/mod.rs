@@ -5,6 +5,7 @@
 
 pub mod align;
 pub mod attach;
+mod backend_word;
 pub mod bill;
 mod check;
 mod cluster_state;
@@ -17,11 +18,14 @@ pub mod kills;
 mod names;
 pub mod policy;
 pub mod pressure;
+pub mod ramp;
 pub mod show;
 pub mod sizes;
 pub mod snat;
+pub mod standing;
 pub mod ways;
 
+pub use backend_word::{BackendSetting, BackendState, BackendWord, MAX_WEIGHT};
 #[cfg(test)]
 pub(crate) use check::test_check;
 pub use check::{Anchors, Check, CheckKind, HttpRequest, SipOptions, Statuses, Tls};
@@ -284,6 +288,9 @@ pub struct Backend {
     pub weight: u16,
     /// Serves only while no other backend is ready.
     pub backup: bool,
+    /// How long its weight grows after it was down or in maintenance; zero is
+    /// not at all.
+    pub slow_start: Duration,
     /// Health check; `None` is always healthy.
     pub check: Option<Check>,
     /// No longer in the file: takes nothing new, its flows live on. Has no check.
@@ -382,6 +389,7 @@ pub(crate) fn test_cluster(backends: &[(u16, bool)]) -> Cluster {
                 port: None,
                 weight: *weight,
                 backup: *backup,
+                slow_start: Duration::ZERO,
                 check: None,
                 retired: false,
             })

@@ -1,6 +1,7 @@
 //! Policy, services and addresses of a model, written to the maps.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ocs_lb_common::abi::{EventKind, Settings};
 
@@ -10,6 +11,7 @@ use crate::datapath::load::Maps;
 use crate::model::edits::{MapEdit, Reach, fragments_not_passed, plan};
 use crate::model::sizes::{Sizes, ring};
 use crate::model::snat::range_len;
+use crate::model::standing::Standing;
 use crate::model::{ClusterState, Model, Unknown, policy};
 
 /// Kinds of events that the datapath tells: all but changes of sticky entries,
@@ -40,12 +42,14 @@ fn ports<'a>(model: &'a Model, reach: &'a [Vec<Reach>]) -> impl Iterator<Item = 
 pub struct Facts<'a> {
     /// What the network says of each backend.
     pub reach: &'a [Vec<Reach>],
-    /// Which backends are healthy.
-    pub healthy: &'a [Vec<bool>],
+    /// What is known of each backend beside the file.
+    pub standings: &'a [Vec<Standing>],
     /// The operator's word, by cluster id.
     pub states: &'a [ClusterState],
     /// Stands in for the clusters' own, where given.
     pub unknown: Option<Unknown>,
+    /// Time since the boot.
+    pub now: Duration,
 }
 
 /// Every address, port and backend that a model has on this host.
@@ -96,10 +100,10 @@ pub fn fill(
             auto_last_hop: u32::from(model.auto_last_hop),
         },
     )?;
-    let clusters = model.clusters.iter().zip(facts.healthy).zip(facts.states);
-    for (id, ((cluster, healthy), state)) in clusters.enumerate() {
-        let host = policy::Host::of(model, id, facts.unknown, *state);
-        let policy = policy::cluster(cluster, healthy, host);
+    let clusters = model.clusters.iter().zip(facts.standings).zip(facts.states);
+    for (id, ((cluster, standings), state)) in clusters.enumerate() {
+        let host = policy::Host::of(model, id, facts.unknown, *state, facts.now);
+        let policy = policy::cluster(cluster, standings, host);
         apply::set_cluster(maps, id as u16, &policy)?;
     }
     let removed = apply::sync(maps, edits)?;

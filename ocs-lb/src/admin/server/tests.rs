@@ -197,6 +197,21 @@ impl Source for Memory {
         Box::pin(async move { Ok(cleared) })
     }
 
+    fn set_backend(
+        &self,
+        name: BackendName,
+        _: BackendSetting,
+        _: String,
+    ) -> BoxFuture<'_, Result<(), Unavailable>> {
+        let known = name.to_string() == "ocs/OCS_Node1";
+        Box::pin(async move {
+            match known {
+                true => Ok(()),
+                false => Err(Unavailable(format!("no {name}"))),
+            }
+        })
+    }
+
     fn set_cluster(
         &self,
         cluster: String,

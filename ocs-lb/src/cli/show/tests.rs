@@ -27,7 +27,7 @@ async fn tables_are_for_people() {
     let cases: [(Show, &str); 7] = [
         (
             Show::Backends,
-            "CLUSTER CLUSTER STATE BACKEND   ADDRESS       STATE READY ROLE   WEIGHT LIVE PENDING TOTAL IN OUT LAST CHECK\n\
+            "CLUSTER CLUSTER STATE BACKEND   ADDRESS       STATE READY ROLE   WEIGHT LIVE PENDING TOTAL IN OUT SAID LAST CHECK\n\
              ocs     ready         OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n\
              lync    ready         OCS_Node1 198.51.100.10 up    yes   active      0    0       0     0  0   0\n",
         ),

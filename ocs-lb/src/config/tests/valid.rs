@@ -93,21 +93,52 @@ fn the_embedded_default() {
 fn defaults_written_out_mean_the_same_as_absent() {
     let (absent, written) = (valid(BASE), valid(WRITTEN_OUT));
     assert_eq!(absent.model, written.model);
-    let paths = |l: &super::Loaded| -> Vec<String> {
-        l.warnings.iter().map(|w| w.key_path.clone()).collect()
-    };
-    let want = ["clusters[0].slow_start"];
-    assert_eq!(paths(&absent), want);
-    assert_eq!(paths(&written), want);
-    assert_eq!(
-        written.warnings[0].to_string(),
-        "t.yaml:29: clusters[0].slow_start: this version gives a backend that comes up its \
-         full weight at once; `slow_start: 0s` says so"
-    );
+    assert_eq!(absent.warnings, []);
+    assert_eq!(written.warnings, []);
     // `null` everywhere is absence everywhere.
     let nulls =
         with_cluster("sticky: null\ncheck: ~\ntimeouts:\nsnat: null\nrefuse: {limit: null}");
     assert_eq!(valid(&nulls).model, absent.model);
+}
+
+#[test]
+fn a_cluster_without_weight_is_warned_of() {
+    let text = BASE.replace("198.51.100.1}", "198.51.100.1, weight: 0}");
+    let warnings = valid(&text).warnings;
+    let [warning] = warnings.as_slice() else {
+        panic!("{warnings:?}");
+    };
+    assert_eq!(warning.key_path, "clusters[0].backends");
+    assert!(
+        warning.message.starts_with("every weight is 0"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn slow_start_is_inherited() {
+    let text = r#"
+version: 1
+defaults: {slow_start: 30s}
+clusters:
+  - name: a
+    vips: [192.0.2.1]
+    ports: [443]
+    backends:
+      - {name: b, address: 198.51.100.1}
+      - {name: c, address: 198.51.100.2, slow_start: 0s}
+      - {name: d, address: 198.51.100.3, slow_start: null}
+  - name: e
+    vips: [192.0.2.2]
+    ports: [443]
+    slow_start: 2h
+    backends:
+      - {name: f, address: 198.51.100.1}
+"#;
+    let model = valid(text).model;
+    let backends = model.clusters.iter().flat_map(|cluster| &cluster.backends);
+    let starts: Vec<u64> = backends.map(|b| b.slow_start.as_secs()).collect();
+    assert_eq!(starts, [30, 0, 60, 7200]);
 }
 
 #[test]

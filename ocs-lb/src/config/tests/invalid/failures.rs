@@ -4,6 +4,26 @@ use super::Edit::{Cluster, Replace, Top, Whole};
 use super::all_refused;
 
 #[test]
+fn slow_start() {
+    all_refused(vec![
+        (
+            "without a unit",
+            Cluster("slow_start: 60"),
+            8,
+            "clusters[0].slow_start",
+            "60 is not allowed; allowed: 0s to 168h, written as 500ms",
+        ),
+        (
+            "of a backend",
+            Replace("198.51.100.1}", "198.51.100.1, slow_start: soon}"),
+            7,
+            "clusters[0].backends[0].slow_start",
+            "soon is not allowed; allowed: 0s to 168h",
+        ),
+    ]);
+}
+
+#[test]
 fn persist_and_redispatch() {
     all_refused(vec![
         (

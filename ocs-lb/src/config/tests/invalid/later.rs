@@ -77,13 +77,6 @@ fn known_and_not_supported() {
             "allowed now: true",
         ),
         (
-            "slow_start",
-            Cluster("slow_start: 10s"),
-            8,
-            "clusters[0].slow_start",
-            "allowed now: 0s, 60s",
-        ),
-        (
             "manage_addresses",
             Top("manage_addresses: true"),
             8,
