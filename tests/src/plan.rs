@@ -136,13 +136,9 @@ impl Plan {
     /// Served ports.
     pub fn services(&self) -> Vec<(ServiceKey<V4>, Service)> {
         let service = |(listen, target): &(u16, u16)| {
-            let target_port = Be16::new(*target);
             (
                 ServiceKey::tcp(V4(VIP), Be16::new(*listen)),
-                Service {
-                    cluster: 0,
-                    target_port,
-                },
+                Service::of(0, Be16::new(*target)),
             )
         };
         self.ports.iter().map(service).collect()

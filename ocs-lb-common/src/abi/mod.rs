@@ -31,7 +31,7 @@ pub use service::{AddressFlags, Service, ServiceKey};
 pub use sticky::{StickyKey, StickyValue};
 
 /// Version of everything in this module; part of every pin's path.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Places in the ring of flows that rest; a power of two, and twice as many as
 /// the flow table has room for beside what lives.

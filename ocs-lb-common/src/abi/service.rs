@@ -38,6 +38,29 @@ pub struct Service {
     pub cluster: u16,
     /// Port on the backend.
     pub target_port: Be16,
+    /// Id of the list that says which sources are let in, or with
+    /// [`Self::BY_SOURCE`] which cluster serves them; 0 is none: everyone.
+    pub access: u16,
+    /// Bits of the constants below.
+    pub flags: u16,
+}
+
+impl Service {
+    /// Its clients have no sticky entry.
+    pub const UNSTICKY: u16 = 1;
+    /// The cluster is found by the source's longest prefix.
+    pub const BY_SOURCE: u16 = 2;
+
+    /// Of a cluster, and for everyone.
+    #[inline(always)]
+    pub const fn of(cluster: u16, target_port: Be16) -> Self {
+        Self {
+            cluster,
+            target_port,
+            access: 0,
+            flags: 0,
+        }
+    }
 }
 
 /// What one of our addresses is for.
@@ -69,5 +92,5 @@ impl AddressFlags {
     }
 }
 
-const _: () = assert!(size_of::<Service>() == 4);
+const _: () = assert!(size_of::<Service>() == 8);
 const _: () = assert!(size_of::<AddressFlags>() == 4);

@@ -111,7 +111,7 @@ fn maps(sizes: &Sizes) -> Vec<MapRow> {
         array("RESTING4", abi::RESTING, size_of::<abi::FlowKey<V4>>()),
         array("PORT_MAPS", sizes.port_maps, size_of::<PortMap>()),
         hash("DESTINATIONS4", sizes.port_maps, 12, 4),
-        hash("SERVICES4", sizes.services, 8, 4),
+        hash("SERVICES4", sizes.services, 8, 8),
         hash("ADDRESSES4", sizes.addresses, 4, 4),
         hash("NEXT_HOP_IDS4", 65_536, 8, 4),
         array("NEXT_HOPS", 65_536, size_of::<NextHop>()),

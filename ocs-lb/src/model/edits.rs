@@ -80,10 +80,7 @@ pub fn plan(
             for port in &cluster.ports {
                 edits.push(MapEdit::Service(
                     ServiceKey::tcp(address, Be16::new(port.listen)),
-                    Service {
-                        cluster: id as u16,
-                        target_port: Be16::new(port.target),
-                    },
+                    Service::of(id as u16, Be16::new(port.target)),
                 ));
             }
         }
