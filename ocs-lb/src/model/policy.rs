@@ -1,6 +1,7 @@
 //! From health to what the datapath may choose: pure.
 
 use ocs_lb_common::abi::{self, Slot};
+use ocs_lb_common::limit::interval;
 use ocs_lb_common::select::stride;
 use ocs_lb_common::ticks::duration;
 
@@ -132,6 +133,10 @@ pub fn cluster(cluster: &Cluster, healthy: &[bool], host: Host) -> abi::Cluster 
         refuse_limit: refuse(cluster.refuse.limit),
         refuse_snat: refuse(cluster.refuse.snat),
         refuse_no_backend: refuse(cluster.refuse.no_backend),
+        refuse_deny: refuse(cluster.refuse.deny),
+        rate_total: interval(cluster.new_connections.total),
+        rate_source: interval(cluster.new_connections.per_source),
+        rate_burst: u32::try_from(cluster.new_connections.burst.as_nanos()).unwrap_or(u32::MAX),
         unknown: match host.unknown.unwrap_or(cluster.unknown) {
             Unknown::Reset => abi::Unknown::Reset,
             Unknown::Drop => abi::Unknown::Drop,
