@@ -22,6 +22,12 @@ pub trait Address: Copy + Eq + Debug + Default + 'static {
     /// Its bytes; those of an IPv4 address come first, the rest is zero.
     fn to_bytes(self) -> [u8; 16];
 
+    /// Its first 32 bits, host order.
+    fn leading(&self) -> u32;
+
+    /// 1 where it is `other` or beyond it, else 0; without a branch.
+    fn reaches(&self, other: &Self) -> u32;
+
     /// Length of the address in bytes.
     const LEN: usize;
 }
@@ -71,6 +77,17 @@ impl Address for V4 {
         [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     }
 
+    #[inline(always)]
+    fn leading(&self) -> u32 {
+        u32::from_be_bytes(self.0)
+    }
+
+    #[inline(always)]
+    fn reaches(&self, other: &Self) -> u32 {
+        let difference = u64::from(self.leading()).wrapping_sub(u64::from(other.leading()));
+        1 - (difference >> 63) as u32
+    }
+
     const LEN: usize = 4;
 }
 
@@ -103,6 +120,28 @@ impl Address for V6 {
     #[inline(always)]
     fn to_bytes(self) -> [u8; 16] {
         self.0
+    }
+
+    #[inline(always)]
+    fn leading(&self) -> u32 {
+        let a = &self.0;
+        u32::from_be_bytes([a[0], a[1], a[2], a[3]])
+    }
+
+    #[inline(always)]
+    fn reaches(&self, other: &Self) -> u32 {
+        // The borrow of a subtraction, word by word from the last.
+        let mut borrow = 0;
+        for at in [12, 8, 4, 0] {
+            let word = |a: &[u8; 16]| {
+                u64::from(u32::from_be_bytes([a[at], a[at + 1], a[at + 2], a[at + 3]]))
+            };
+            borrow = word(&self.0)
+                .wrapping_sub(word(&other.0))
+                .wrapping_sub(borrow)
+                >> 63;
+        }
+        1 - borrow as u32
     }
 
     const LEN: usize = 16;

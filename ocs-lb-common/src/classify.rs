@@ -3,7 +3,11 @@
 //! What is the host's goes to its stack only where the address is one of its
 //! own: it would route anything else, out again or back to us (design 3.5).
 
-use crate::abi::{AddressFlags, Cluster, ClusterState, Service, Unknown, Unserved};
+use crate::abi::{
+    ANY_PORT, AddressFlags, Cluster, ClusterState, RefuseAction, Service, ServiceKey, Unknown,
+    Unserved, choice,
+};
+use crate::access::NONE;
 use crate::address::Address;
 use crate::verdict::Verdict;
 use crate::wire::Flags;
@@ -17,6 +21,62 @@ pub enum Class {
     Ends(Verdict),
     /// It is to be answered with a RST.
     Reset,
+}
+
+/// Who serves a packet from `source` to one of our addresses: the port's own
+/// cluster, or of several the one that the source's longest prefix gives; where
+/// none does, that of any port, if the address has such a one (`any`).
+///
+/// `get` looks a service up, `listed` a source's value in a list.
+#[inline(always)]
+pub fn service<A: Address>(
+    to: ServiceKey<A>,
+    any: bool,
+    source: &A,
+    get: impl Fn(&ServiceKey<A>) -> Option<Service>,
+    listed: impl Fn(u16, &A) -> u32,
+) -> Option<Service> {
+    of_port(to, any, &get, |service| listed(service.access, source))
+}
+
+/// The same for a flow that a cluster has.
+#[inline(always)]
+pub fn service_of<A: Address>(
+    to: ServiceKey<A>,
+    cluster: u16,
+    get: impl Fn(&ServiceKey<A>) -> Option<Service>,
+) -> Option<Service> {
+    of_port(to, true, &get, |_| choice(cluster).map_or(NONE, u32::from))
+}
+
+/// By numbers, as the verifier refuses a register that holds nothing.
+#[inline(always)]
+fn of_port<A: Address>(
+    to: ServiceKey<A>,
+    any: bool,
+    get: &impl Fn(&ServiceKey<A>) -> Option<Service>,
+    choose: impl Fn(Service) -> u32,
+) -> Option<Service> {
+    let code = |key: &ServiceKey<A>| get(key).map_or(0, Service::code);
+    let of = |key: ServiceKey<A>| match Service::from_code(code(&key)) {
+        Some(service) if service.is(Service::BY_SOURCE) => match choose(service) {
+            NONE => 0,
+            value => code(&key.chosen(value)),
+        },
+        Some(service) => service.code(),
+        None => 0,
+    };
+    if to.port == ANY_PORT {
+        return None;
+    }
+    let mut found = of(to);
+    if found == 0 && any {
+        found = of(ServiceKey {
+            port: ANY_PORT,
+            ..to
+        });
+    }
+    Service::from_code(found)
 }
 
 /// Classifies by the results of the address and the service lookup.
@@ -103,6 +163,8 @@ pub const fn odd(verdict: Verdict, address: AddressFlags) -> Verdict {
 pub enum NoFlow {
     /// It opens one.
     Open,
+    /// Its source is kept out: see [`kept_out`].
+    Denied,
     /// It ends here.
     Ends(Verdict),
     /// It is to be answered with a RST, so that the client reconnects at once.
@@ -112,11 +174,19 @@ pub enum NoFlow {
 /// A live flow is never re-allocated: only a SYN opens one, everything else
 /// follows the cluster's `unknown`. A RST is never answered (RFC 9293 3.5.2).
 /// Where the cluster is in `pass`, both are another's connections. `address` is
-/// what the destination is.
+/// what the destination is, `allowed` whether the source is let in.
 #[inline(always)]
-pub fn without_flow(flags: Flags, cluster: &Cluster, address: AddressFlags) -> NoFlow {
+pub fn without_flow(
+    flags: Flags,
+    cluster: &Cluster,
+    address: AddressFlags,
+    allowed: bool,
+) -> NoFlow {
     if cluster.state == ClusterState::Pass as u8 {
         return NoFlow::Ends(to_host(address, Verdict::ClusterPass));
+    }
+    if !allowed {
+        return NoFlow::Denied;
     }
     if flags.is_open() {
         return NoFlow::Open;
@@ -129,10 +199,22 @@ pub fn without_flow(flags: Flags, cluster: &Cluster, address: AddressFlags) -> N
     }
 }
 
+/// How the refusal of a source that is kept out looks.
+#[inline(always)]
+pub const fn kept_out(flags: Flags, cluster: &Cluster) -> RefuseAction {
+    if cluster.refuse_deny == RefuseAction::Reset as u8 && !flags.any(Flags::RST) {
+        RefuseAction::Reset
+    } else {
+        RefuseAction::Drop
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
-    use crate::address::V4;
+    use crate::address::{Be16, V4};
 
     const VIP: u16 = AddressFlags::VIP;
     const SNAT: u16 = AddressFlags::SNAT;
@@ -246,7 +328,7 @@ mod tests {
                 state: state as u8,
                 ..Cluster::default()
             };
-            without_flow(flags, &cluster, bits(address))
+            without_flow(flags, &cluster, bits(address), true)
         };
         let ready = |flags, unknown| by(flags, unknown, ClusterState::Ready, VIP | HOST);
         let away = |flags, unknown| by(flags, unknown, ClusterState::Ready, VIP);
@@ -271,5 +353,84 @@ mod tests {
             assert_eq!(by(VIP | HOST), pass);
             assert_eq!(by(VIP), not_local);
         }
+    }
+
+    #[test]
+    fn who_is_kept_out() {
+        let (syn, ack, rst) = (Flags(Flags::SYN), Flags(Flags::ACK), Flags(Flags::RST));
+        let mut cluster = Cluster {
+            unknown: Unknown::Pass as u8,
+            ..Cluster::default()
+        };
+        for flags in [syn, ack, rst] {
+            let met = without_flow(flags, &cluster, bits(VIP | HOST), false);
+            assert_eq!(met, NoFlow::Denied, "whatever it is");
+            assert_eq!(kept_out(flags, &cluster), RefuseAction::Drop);
+        }
+        cluster.refuse_deny = RefuseAction::Reset as u8;
+        assert_eq!(kept_out(syn, &cluster), RefuseAction::Reset);
+        assert_eq!(kept_out(ack, &cluster), RefuseAction::Reset);
+        assert_eq!(
+            kept_out(rst, &cluster),
+            RefuseAction::Drop,
+            "never answered"
+        );
+        cluster.state = ClusterState::Pass as u8;
+        let met = without_flow(syn, &cluster, bits(VIP | HOST), false);
+        assert_eq!(met, NoFlow::Ends(Verdict::ClusterPass), "the host's to say");
+    }
+
+    #[test]
+    fn who_serves_a_port() {
+        let vip = V4([192, 0, 2, 1]);
+        let key = |port| ServiceKey::tcp(vip, Be16::new(port));
+        let of = |cluster, port| Service::of(cluster, Be16::new(port));
+        let by_source = |access| Service {
+            access,
+            flags: Service::BY_SOURCE,
+            ..Service::default()
+        };
+        let services = HashMap::from([
+            (key(443), of(1, 4443)),
+            // 5061: lists 7, clusters 2 and 3. Any other: list 8, cluster 3.
+            (key(5061), by_source(7)),
+            (key(5061).chosen(3), of(2, 5061)),
+            (key(5061).chosen(4), of(3, 6061)),
+            (key(0), by_source(8)),
+            (key(0).chosen(4), of(3, 0)),
+        ]);
+        let listed = |list, source: &V4| match (list, source.0) {
+            (7, [10, ..]) => 3,
+            (7, [11, ..]) => 4,
+            (8, [11 | 12, ..]) => 4,
+            _ => NONE,
+        };
+        let get = |key: &ServiceKey<V4>| services.get(key).copied();
+        let find = |port, any, first| {
+            let found = service(key(port), any, &V4([first, 0, 0, 1]), get, listed);
+            found.map(|found| (found.cluster, found.target(Be16::new(port)).get()))
+        };
+        for (port, any, first, wanted) in [
+            (443, true, 99, Some((1, 4443))),
+            (5061, false, 10, Some((2, 5061))),
+            (5061, false, 11, Some((3, 6061))),
+            (5061, false, 12, None),
+            // The port's own clusters do not cover it; that of any port does.
+            (5061, true, 12, Some((3, 5061))),
+            (5061, true, 13, None),
+            (80, true, 11, Some((3, 80))),
+            (80, false, 11, None),
+            (80, true, 10, None),
+            (0, true, 11, None),
+        ] {
+            assert_eq!(find(port, any, first), wanted, "{port} from {first}");
+        }
+        let find = |port, cluster| {
+            let found = service_of(key(port), cluster, get);
+            found.map(|found| (found.cluster, found.target(Be16::new(port)).get()))
+        };
+        assert_eq!(find(5061, 3), Some((3, 6061)));
+        assert_eq!(find(80, 3), Some((3, 80)));
+        assert_eq!(find(80, 2), None);
     }
 }

@@ -10,10 +10,12 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod access;
 pub mod address;
 pub mod checksum;
 pub mod classify;
 pub mod icmp;
+pub mod limit;
 pub mod parse;
 pub mod rate;
 pub mod redispatch;

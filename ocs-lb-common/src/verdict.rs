@@ -117,6 +117,12 @@ verdicts! {
     NoTagRoom = 42, Drop, "no_tag_room";
     /// Longer than the next hop takes.
     TooBig = 43, Drop, "too_big";
+    /// The cluster keeps its source out.
+    Denied = 44, Drop, "deny";
+    /// More new connections to the cluster than in its `new_connections`.
+    RateTotal = 45, Drop, "rate_total";
+    /// More new connections of one source than in `new_connections`.
+    RateSource = 46, Drop, "rate_source";
     /// From a source that no host can have (RFC 1122 section 3.2.1.3).
     Martian = 50, Drop, "martian";
     /// From a VIP or a SNAT address: one of our own.

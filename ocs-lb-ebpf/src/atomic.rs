@@ -65,3 +65,13 @@ pub unsafe fn swap_u32(at: *mut u32, old: u32, new: u32) -> bool {
     // SAFETY: the caller's.
     unsafe { atomic_cxchg::<u32, ORDER, ORDER>(at, old, new).1 }
 }
+
+/// Swaps `old` for `new`; whether it did.
+///
+/// # Safety
+/// As [`add_u32`].
+#[inline(always)]
+pub unsafe fn swap_u64(at: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: the caller's.
+    unsafe { atomic_cxchg::<u64, ORDER, ORDER>(at, old, new).1 }
+}

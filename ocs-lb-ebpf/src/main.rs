@@ -16,6 +16,7 @@
 )]
 #![feature(core_intrinsics)]
 
+mod access;
 mod atomic;
 mod count;
 mod entries;

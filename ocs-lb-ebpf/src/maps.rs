@@ -7,12 +7,13 @@ use aya_ebpf::{
 };
 use ocs_lb_common::{
     abi::{
-        AddressFlags, Backend, Cluster, ClusterLoad, Correction, Event, Flow, FlowKey,
-        INTERFACE_INDEX_MASK, INTERFACE_SLOTS, Kill, KillReport, KillRequest, LastHopKey, LinkInfo,
-        NextHop, NextHopKey, Pending, PortMap, RESTING, Recount, Service, ServiceKey, Settings,
-        SnatKey, StickyKey, StickyValue, Tags,
+        ACCESS_LISTS, AddressFlags, Backend, Cluster, ClusterLoad, Correction, Event, Flow,
+        FlowKey, INTERFACE_INDEX_MASK, INTERFACE_SLOTS, Kill, KillReport, KillRequest, LastHopKey,
+        LinkInfo, NextHop, NextHopKey, Pending, PortMap, RESTING, Recount, SOURCES, Service,
+        ServiceKey, Settings, SnatKey, SourceKey, StickyKey, StickyValue, Tags,
     },
-    address::{Address, V4},
+    access::Cell,
+    address::{Address, Be16, V4},
     parse::{IP_OFFSET, Packet},
     rate::Budget,
     redispatch,
@@ -24,6 +25,7 @@ use ocs_lb_common::{
 };
 
 use crate::{
+    access::Fast,
     place::{Place, Refusal, Wanted},
     reuse::Reused,
     slow,
@@ -33,6 +35,10 @@ use crate::{
 /// Bytes of the ring of events.
 pub const EVENTS_BYTES: usize = 1024 * 1024;
 
+/// `BPF_F_INNER_MAP`: those of one outer map may differ in size
+/// (`include/uapi/linux/bpf.h`).
+const INNER_MAP: usize = 1 << 12;
+
 const COUNTER_SLOTS: usize = (INTERFACE_SLOTS * SLOTS) as usize;
 
 /// Flows, both directions. A plain hash: nothing is ever evicted.
@@ -41,6 +47,13 @@ pub type Flows<A> = HashMap<FlowKey<A>, Flow<A>, 65_536>;
 pub type Addresses<A> = HashMap<A, AddressFlags, 4096>;
 /// Served ports.
 pub type Services<A> = HashMap<ServiceKey<A>, Service, 65_536>;
+/// Lists of sources. The controller makes each as large as it is; this one is
+/// only their pattern.
+pub type Lists<A> = ArrayOfMaps<List<A>, { ACCESS_LISTS as usize }>;
+/// One list: see [`ocs_lb_common::access`].
+pub type List<A> = Array<Cell<A>, 1, INNER_MAP>;
+/// Sources and their pace of new connections.
+pub type Sources<A> = LruHashMap<SourceKey<A>, u64, { SOURCES as usize }>;
 /// Backends by cluster and slot.
 pub type Backends<A> = Array<Backend<A>, 65_536>;
 /// Clients and their backends, a table for each cluster. The controller makes
@@ -73,6 +86,10 @@ static FLOWS4: Flows<V4> = Flows::new();
 static ADDRESSES4: Addresses<V4> = Addresses::new();
 #[btf_map]
 static SERVICES4: Services<V4> = Services::new();
+#[btf_map]
+static ACCESS4: Lists<V4> = Lists::new();
+#[btf_map]
+static SOURCES4: Sources<V4> = Sources::new();
 #[btf_map]
 static BACKENDS4: Backends<V4> = Backends::new();
 #[btf_map]
@@ -216,6 +233,10 @@ pub trait Family: Address + Translate {
     fn addresses() -> &'static Addresses<Self>;
     /// Served ports.
     fn services() -> &'static Services<Self>;
+    /// Lists of sources.
+    fn lists() -> &'static Lists<Self>;
+    /// Sources and their pace.
+    fn sources() -> &'static Sources<Self>;
     /// Backends.
     fn backends() -> &'static Backends<Self>;
     /// Clients and their backends, by cluster.
@@ -249,6 +270,12 @@ pub trait Family: Address + Translate {
     fn close(room: u32);
     /// [`crate::flow::promoted`] for this CPU's room.
     fn promoted();
+    /// [`crate::access::listed`].
+    fn listed(list: u16, source: &Self) -> u32;
+    /// [`crate::access::service`].
+    fn service(to: &Self, port: Be16, any: bool, source: &Self) -> Option<Service>;
+    /// [`crate::access::paced`] for this CPU's room.
+    fn paced() -> Option<Fast>;
     /// [`crate::place::backend`] for this CPU's room.
     fn choose_backend() -> Result<(), Refusal>;
     /// [`crate::place::port`] for this CPU's room.
@@ -286,6 +313,14 @@ impl Family for V4 {
     #[inline(always)]
     fn services() -> &'static Services<V4> {
         &SERVICES4
+    }
+    #[inline(always)]
+    fn lists() -> &'static Lists<V4> {
+        &ACCESS4
+    }
+    #[inline(always)]
+    fn sources() -> &'static Sources<V4> {
+        &SOURCES4
     }
     #[inline(always)]
     fn backends() -> &'static Backends<V4> {
@@ -347,6 +382,20 @@ impl Family for V4 {
     #[inline(always)]
     fn promoted() {
         slow::ocs_lb_promoted4();
+    }
+    #[inline(always)]
+    fn listed(list: u16, source: &Self) -> u32 {
+        slow::ocs_lb_listed4(list as u32, u32::from_ne_bytes(source.0))
+    }
+    #[inline(always)]
+    fn service(to: &Self, port: Be16, any: bool, source: &Self) -> Option<Service> {
+        let port = u16::from_ne_bytes(port.0) as u32;
+        let (to, source) = (u32::from_ne_bytes(to.0), u32::from_ne_bytes(source.0));
+        Service::from_code(slow::ocs_lb_service4(to, port, any as u32, source))
+    }
+    #[inline(always)]
+    fn paced() -> Option<Fast> {
+        Fast::from_code(slow::ocs_lb_paced4())
     }
     #[inline(always)]
     fn choose_backend() -> Result<(), Refusal> {

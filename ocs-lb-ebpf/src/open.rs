@@ -3,8 +3,12 @@
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_log_ebpf::debug;
 use ocs_lb_common::{
-    abi::{BPF_NOEXIST, REVERSE, Reason, RefuseAction, STRIPPED, ServiceKey},
-    classify::{self, Class, NoFlow, classify, without_flow},
+    abi::{
+        AddressFlags, BPF_NOEXIST, Cluster, ClusterLoad, REVERSE, Reason, RefuseAction, STRIPPED,
+        Service, ServiceKey,
+    },
+    access::ALLOWED,
+    classify::{self, Class, NoFlow, classify, kept_out, without_flow},
     parse::Packet,
     redispatch::{opening, save},
     select,
@@ -15,6 +19,7 @@ use ocs_lb_common::{
 };
 
 use crate::{
+    access::Fast,
     atomic::add_u64,
     count, entries, event,
     flow::PACKETS,
@@ -69,13 +74,12 @@ fn try_admit<M: Way<A>, A: Family>(
     let key = &packet.key;
     // SAFETY: values of maps that only the controller writes.
     let address = unsafe { A::addresses().get(&key.destination) }.copied();
-    let target = ServiceKey::tcp(key.destination, key.destination_port);
     let service = match address {
         None => None,
-        Some(_) => {
+        Some(address) => {
             source(&key.source)?;
-            // SAFETY: as above.
-            unsafe { A::services().get(&target) }.copied()
+            let any = address.any(AddressFlags::ANY);
+            A::service(&key.destination, key.destination_port, any, &key.source)
         }
     };
     let (service, address) = match classify(address, service, packet.segment.flags) {
@@ -85,15 +89,17 @@ fn try_admit<M: Way<A>, A: Family>(
     };
     let id = service.cluster;
     let cluster = CLUSTERS.get(id as u32).ok_or(Verdict::Inconsistent)?;
-    match without_flow(packet.segment.flags, cluster, address) {
+    let load = count::load(id).ok_or(Verdict::Inconsistent)?;
+    let allowed = service.access == 0 || A::listed(service.access, &key.source) == ALLOWED;
+    match without_flow(packet.segment.flags, cluster, address, allowed) {
         NoFlow::Open => {}
+        NoFlow::Denied => return Err(deny(packet, id, (cluster, load), now)),
         NoFlow::Ends(verdict) => return Err(verdict.into()),
         NoFlow::Reset => return Err(Stop::Reset),
     }
     if packet.ttl <= 1 {
         return Err(Stop::Expired);
     }
-    let load = count::load(id).ok_or(Verdict::Inconsistent)?;
     if !select::admits(count::held(load), cluster.max_connections) {
         // SAFETY: a counter within the cluster's counts.
         unsafe { add_u64(&raw mut (*load).refused_limit, 1) };
@@ -109,10 +115,49 @@ fn try_admit<M: Way<A>, A: Family>(
         opening: opening(packet.segment.seq, &room.options),
         now,
         cluster: id,
-        target_port: service.target_port,
+        target_port: service.target(key.destination_port),
     };
     room.back = back;
+    if cluster.rate_total | cluster.rate_source != 0
+        && let Some(fast) = A::paced()
+    {
+        // SAFETY: counters within the cluster's counts.
+        unsafe {
+            let counter = match fast {
+                Fast::Total => &raw mut (*load).refused_rate_total,
+                Fast::Source => &raw mut (*load).refused_rate_source,
+            };
+            add_u64(counter, 1);
+        }
+        event::refused(fast.reason(), id, key, now.ticks);
+        return Err(look(cluster.refuse_limit, fast.verdict()));
+    }
     Ok(())
+}
+
+/// A service of the map.
+#[inline(always)]
+pub fn service<A: Family>(key: &ServiceKey<A>) -> Option<Service> {
+    // SAFETY: a value of a map that only the controller writes.
+    unsafe { A::services().get(key) }.copied()
+}
+
+/// What a packet of no flow meets whose source is kept out; a SYN counts as a
+/// refused connection.
+#[inline(always)]
+fn deny<A: Family>(
+    packet: &Packet<A>,
+    id: u16,
+    (cluster, load): (&Cluster, *mut ClusterLoad),
+    now: Now,
+) -> Stop {
+    let flags = packet.segment.flags;
+    if flags.is_open() {
+        // SAFETY: a counter within the cluster's counts.
+        unsafe { add_u64(&raw mut (*load).refused_deny, 1) };
+        event::refused(Reason::Deny, id, &packet.key, now.ticks);
+    }
+    look(kept_out(flags, cluster) as u8, Verdict::Denied)
 }
 
 /// Whether a packet to one of our addresses may come from `address`.

@@ -3,6 +3,7 @@
 use ocs_lb_common::{
     abi::{Cluster, Flow, FlowKey, Pending, Reason, ServiceKey},
     address::V4,
+    classify::service_of,
     icmp::Error,
     parse::Packet,
     redispatch::{self, Retry, add, is_of, is_unanswered, may_retry, may_retry_unreachable},
@@ -16,7 +17,7 @@ use crate::{
     count, event,
     flow::{self, Pair},
     maps::Family,
-    open::{Unwritten, give_up, insert, put_together, room},
+    open::{self, Unwritten, give_up, insert, put_together, room},
     packet::Medium,
     port, ring,
     slow::Next,
@@ -80,8 +81,7 @@ fn describe<A: Family>(
 
     let forward = &*pair.forward;
     let service = ServiceKey::tcp(pair.key.destination, pair.key.destination_port);
-    // SAFETY: a value of a map that only the controller writes.
-    let service = unsafe { A::services().get(&service) }?;
+    let service = service_of(service, forward.cluster, open::service)?;
     // A RST may be about the flow that had the port before.
     let blamed = !matches!(reason, Reason::Refused) || pending.early == 0;
     let room = room::<A>()?;
@@ -94,7 +94,7 @@ fn describe<A: Family>(
         },
         now,
         cluster: forward.cluster,
-        target_port: service.target_port,
+        target_port: service.target(pair.key.destination_port),
     };
     if blamed {
         add(&mut room.wanted.tried, forward.backend);

@@ -6,9 +6,14 @@
 //! their stacks do not add up. Here are those that need no packet; the others
 //! are in [`crate::steps`].
 
-use ocs_lb_common::{address::V4, verdict::Verdict};
+use ocs_lb_common::{
+    abi::ServiceKey,
+    address::{Be16, V4},
+    verdict::Verdict,
+};
 
 use crate::{
+    access::{self, Fast},
     flow,
     forward::Exit,
     open,
@@ -157,6 +162,30 @@ pub extern "C" fn ocs_lb_promoted4() -> u32 {
         flow::promoted(room);
     }
     0
+}
+
+/// [`access::listed`] for an IPv4 address as it lies in a packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ocs_lb_listed4(list: u32, source: u32) -> u32 {
+    access::listed(list, &V4(source.to_ne_bytes()))
+}
+
+/// [`access::service`] for IPv4 addresses and a port as they lie in a packet:
+/// the code of a [`Service`](ocs_lb_common::abi::Service).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ocs_lb_service4(to: u32, port: u32, any: u32, source: u32) -> u64 {
+    let address = |word: u32| V4(word.to_ne_bytes());
+    let to = ServiceKey::tcp(address(to), Be16((port as u16).to_ne_bytes()));
+    access::service(to, any != 0, &address(source))
+}
+
+/// [`access::paced`] for IPv4: the code of a [`Fast`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ocs_lb_paced4() -> u32 {
+    Fast::code(open::room::<V4>().and_then(|room| access::paced(room)))
 }
 
 /// [`place::find`] for IPv4: the code of a [`Refusal`].

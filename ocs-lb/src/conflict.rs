@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use procfs::net::TcpState;
 use procfs::process::FDTarget;
 
-use crate::model::Model;
+use crate::model::{Model, Port};
 
 /// A process with sockets on a served VIP and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +118,8 @@ fn matching<'a>(
         };
         for target in served {
             let any = socket.listens && address.is_unspecified() && local.contains(&target.ip());
-            if target.port() == socket.local.port() && (any || target.ip() == address) {
+            let dialled = target.port() == socket.local.port() || target.port() == Port::ANY;
+            if dialled && (any || target.ip() == address) {
                 found.push((*target, socket));
             }
         }

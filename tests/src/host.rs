@@ -1,6 +1,7 @@
 //! The datapath on the host: the programs' composition of the pure core, over
 //! ordinary maps. Whatever `ocs-lb-ebpf` does with a packet, this does too.
 
+mod access;
 mod change;
 mod icmp;
 mod open;
@@ -13,8 +14,9 @@ use std::collections::{HashMap, HashSet};
 
 use ocs_lb_common::abi::{
     AddressFlags, Backend, Cluster, ClusterLoad, Flow, FlowKey, MAX_BACKENDS, NextHop, Pending,
-    STRIPPED, Service, ServiceKey, Settings, SnatKey, StickyKey, StickyValue,
+    STRIPPED, Service, ServiceKey, Settings, SnatKey, SourceKey, StickyKey, StickyValue,
 };
+use ocs_lb_common::access::Cell;
 use ocs_lb_common::address::V4;
 use ocs_lb_common::classify;
 use ocs_lb_common::icmp::Obstacle;
@@ -47,6 +49,9 @@ pub struct Datapath {
     pub cluster: Cluster,
     addresses: HashMap<V4, AddressFlags>,
     services: HashMap<ServiceKey<V4>, Service>,
+    lists: Vec<Vec<Cell<V4>>>,
+    /// When each source's next new connection would come at its pace.
+    sources: HashMap<SourceKey<V4>, u64>,
     backends: Vec<Backend<V4>>,
     pending_sticky: HashMap<StickyKey<V4>, StickyValue>,
     ring: Vec<Option<Pending<V4>>>,
@@ -135,6 +140,8 @@ impl Datapath {
             cluster: plan.cluster,
             addresses: plan.addresses().into_iter().collect(),
             services: plan.services().into_iter().collect(),
+            lists: plan.lists.clone(),
+            sources: HashMap::new(),
             backends: plan.backends(),
             pending_sticky: HashMap::new(),
             ring: vec![None; plan.settings.half_open as usize],

@@ -4,6 +4,7 @@
 use ocs_lb_common::abi::{
     AddressFlags, Backend, Cluster, NextHop, SNAT_ADDRESSES, Service, ServiceKey, Settings, Slot,
 };
+use ocs_lb_common::access::Cell;
 use ocs_lb_common::address::{Be16, V4};
 use ocs_lb_common::select::stride;
 use ocs_lb_common::ticks::duration;
@@ -34,6 +35,14 @@ pub struct Plan {
     pub cluster: Cluster,
     /// Served ports of the VIP and their targets.
     pub ports: Vec<(u16, u16)>,
+    /// The list of sources of these ports; 0 is none.
+    pub access: u16,
+    /// Further services.
+    pub services: Vec<(ServiceKey<V4>, Service)>,
+    /// Lists of sources; the first has the number 1.
+    pub lists: Vec<Vec<Cell<V4>>>,
+    /// Whether the VIP serves any port.
+    pub any: bool,
     /// Unserved ports of the VIP, an [`Unserved`](ocs_lb_common::abi::Unserved).
     pub unserved: u8,
     /// Whether the VIP and the SNAT address are the host's.
@@ -81,6 +90,10 @@ impl Default for Plan {
         let mut plan = Self {
             cluster,
             ports: vec![(5061, 5061), (443, 4443)],
+            access: 0,
+            services: Vec::new(),
+            lists: Vec::new(),
+            any: false,
             unserved: 0,
             local: true,
             fragments: false,
@@ -123,6 +136,9 @@ impl Plan {
         if self.fragments {
             vip |= AddressFlags::FRAGMENTS;
         }
+        if self.any {
+            vip |= AddressFlags::ANY;
+        }
         if self.snat == VIP {
             let both = vip | AddressFlags::SNAT;
             return vec![(V4(VIP), flags(both, self.unserved))];
@@ -136,16 +152,16 @@ impl Plan {
     /// Served ports.
     pub fn services(&self) -> Vec<(ServiceKey<V4>, Service)> {
         let service = |(listen, target): &(u16, u16)| {
-            let target_port = Be16::new(*target);
             (
                 ServiceKey::tcp(V4(VIP), Be16::new(*listen)),
                 Service {
-                    cluster: 0,
-                    target_port,
+                    access: self.access,
+                    ..Service::of(0, Be16::new(*target))
                 },
             )
         };
-        self.ports.iter().map(service).collect()
+        let ports = self.ports.iter().map(service);
+        ports.chain(self.services.iter().copied()).collect()
     }
 
     /// The backends, by slot.

@@ -7,6 +7,7 @@ mod walks;
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, ensure};
+use ocs_lb::datapath::lists;
 use ocs_lb::datapath::load::{Clock, Loaded, load, load_at};
 use ocs_lb::datapath::record::read;
 use ocs_lb::datapath::sweep;
@@ -131,6 +132,9 @@ impl World {
         for (address, flags) in plan.addresses() {
             maps.addresses.insert(address, flags, 0)?;
         }
+        for (at, list) in plan.lists.iter().enumerate() {
+            lists::write(&mut maps.lists, at as u16 + 1, list)?;
+        }
         for (key, service) in plan.services() {
             maps.services.insert(key, service, 0)?;
         }
@@ -247,6 +251,10 @@ impl World {
             maps.port_maps.set(index, PortMap::EMPTY, 0)?;
         }
         maps.loads.set(0, ClusterLoad::ZERO, 0)?;
+        let sources: Vec<_> = maps.sources.keys().collect::<std::result::Result<_, _>>()?;
+        for source in sources {
+            maps.sources.remove(&source)?;
+        }
         for cursor in [CURSOR_HALF_OPEN, CURSOR_RESTING, CURSOR_RECLAIMED] {
             maps.cursors.set(cursor, 0, 0)?;
         }

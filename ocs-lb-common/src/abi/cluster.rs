@@ -130,8 +130,16 @@ pub struct Cluster {
     pub resting: u32,
     /// A [`ClusterState`].
     pub state: u8,
+    /// A [`RefuseAction`]: the source is kept out.
+    pub refuse_deny: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
+    /// Time of one new connection, in nanoseconds; 0 is no limit.
+    pub rate_total: u32,
+    /// The same for those of one source.
+    pub rate_source: u32,
+    /// How far ahead of their pace both may be, in nanoseconds.
+    pub rate_burst: u32,
     /// The backends.
     pub slots: [Slot; MAX_BACKENDS],
 }
@@ -190,6 +198,15 @@ pub struct ClusterLoad {
     pub moved_refused: u64,
     /// Half-open flows that moved because their backend did not answer.
     pub moved_silent: u64,
+    /// New connections refused because their source is kept out.
+    pub refused_deny: u64,
+    /// New connections refused at the pace of all.
+    pub refused_rate_total: u64,
+    /// New connections refused at the pace of their source.
+    pub refused_rate_source: u64,
+    /// When the next new connection would come at the pace of all: nanoseconds
+    /// of `CLOCK_MONOTONIC`.
+    pub next_new_ns: u64,
     /// By backend slot.
     pub slots: [Load; MAX_BACKENDS],
     /// By backend slot: when it last answered a SYN, whoever sent that.
@@ -224,6 +241,10 @@ impl ClusterLoad {
         reused_early: 0,
         moved_refused: 0,
         moved_silent: 0,
+        refused_deny: 0,
+        refused_rate_total: 0,
+        refused_rate_source: 0,
+        next_new_ns: 0,
         slots: [Load {
             live: 0,
             pending: 0,
@@ -290,12 +311,16 @@ impl Default for Cluster {
             redispatch_after: 0,
             resting: 0,
             state: ClusterState::Ready as u8,
-            pad: [0; 3],
+            refuse_deny: RefuseAction::Drop as u8,
+            pad: [0; 2],
+            rate_total: 0,
+            rate_source: 0,
+            rate_burst: 0,
             slots: [Slot::default(); MAX_BACKENDS],
         }
     }
 }
 
 const _: () = assert!(size_of::<Slot>() == 4);
-const _: () = assert!(size_of::<Cluster>() == 48 + 4 * MAX_BACKENDS);
-const _: () = assert!(size_of::<ClusterLoad>() == 88 + 60 * MAX_BACKENDS);
+const _: () = assert!(size_of::<Cluster>() == 60 + 4 * MAX_BACKENDS);
+const _: () = assert!(size_of::<ClusterLoad>() == 120 + 60 * MAX_BACKENDS);

@@ -90,11 +90,17 @@ pub enum Reason {
     NoBackend = 15,
     /// The network says that the backend cannot be reached.
     Unreachable = 16,
+    /// The source is kept out.
+    Deny = 17,
+    /// Too many new connections to the cluster.
+    RateTotal = 18,
+    /// Too many new connections of the source.
+    RateSource = 19,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientClosed,
         Self::ServerClosed,
         Self::ClientReset,
@@ -111,6 +117,9 @@ impl Reason {
         Self::Snat,
         Self::NoBackend,
         Self::Unreachable,
+        Self::Deny,
+        Self::RateTotal,
+        Self::RateSource,
     ];
 
     /// Its name in logs and metrics.
@@ -132,6 +141,9 @@ impl Reason {
             Self::Snat => "snat",
             Self::NoBackend => "no_backend",
             Self::Unreachable => "unreachable",
+            Self::Deny => "deny",
+            Self::RateTotal => "rate_total",
+            Self::RateSource => "rate_source",
         }
     }
 
@@ -149,7 +161,7 @@ impl Reason {
     /// The reason of a number.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
-            1..=16 => Some(Self::ALL[number as usize - 1]),
+            1..=19 => Some(Self::ALL[number as usize - 1]),
             _ => None,
         }
     }

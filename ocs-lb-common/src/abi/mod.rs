@@ -14,6 +14,7 @@ mod next_hop;
 mod pending;
 mod ports;
 mod service;
+mod source;
 mod sticky;
 
 pub use backend::{Backend, SNAT_ADDRESSES};
@@ -27,15 +28,22 @@ pub use kill::{ANY, Kill, KillReason, KillReport, KillRequest, is_client as kill
 pub use next_hop::{FIRST_LEARNED, LastHopKey, LinkInfo, NextHop, NextHopKey, Tag, Tags};
 pub use pending::{OPTIONS, Pending, TRIED};
 pub use ports::{LEAVES, PortMap, SnatKey};
-pub use service::{AddressFlags, Service, ServiceKey};
+pub use service::{ANY_PORT, AddressFlags, Service, ServiceKey, choice};
+pub use source::SourceKey;
 pub use sticky::{StickyKey, StickyValue};
 
 /// Version of everything in this module; part of every pin's path.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Places in the ring of flows that rest; a power of two, and twice as many as
 /// the flow table has room for beside what lives.
 pub const RESTING: u32 = 131_072;
+
+/// Lists of sources at most; 0 is no list.
+pub const ACCESS_LISTS: u32 = 4096;
+
+/// Sources whose pace is remembered, of all clusters.
+pub const SOURCES: u32 = 65_536;
 
 /// Slots of attached interfaces: the counters hold this many.
 pub const INTERFACE_SLOTS: u32 = 64;
@@ -103,9 +111,13 @@ mod pod {
         ServiceKey<V6>,
         Service,
         AddressFlags,
+        SourceKey<V4>,
+        SourceKey<V6>,
         StickyKey<V4>,
         StickyKey<V6>,
         StickyValue,
+        crate::access::Cell<V4>,
+        crate::access::Cell<V6>,
         crate::sweep::Report,
         crate::rate::Budget,
     );

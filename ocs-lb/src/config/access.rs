@@ -24,6 +24,11 @@ impl Node {
         }
     }
 
+    /// Whether the value is a list without entries.
+    pub fn is_empty_list(&self) -> bool {
+        matches!(&self.data, Data::List(items) if items.is_empty())
+    }
+
     /// Whether the value is `off` or `false`, which are the same.
     pub fn is_off(&self) -> bool {
         matches!(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::problem::Report;
 use super::tree::Node;
 use super::value::{invalid, unsupported};
-use crate::model::{Port, Vip};
+use crate::model::{Port, Prefix, Vip};
 
 /// First port a SNAT pool may use.
 pub(super) const FIRST_SNAT_PORT: u16 = 1024;
@@ -89,10 +89,11 @@ fn parse_port(text: &str) -> Option<u16> {
 
 /// First and last port of `443` or `5070-5080`, either with `/tcp`.
 fn listen(node: &Node, report: &mut Report<'_>) -> Option<(u16, u16)> {
-    const ALLOWED: &str = "a port of 1 to 65535 or a range such as 5070-5080, optionally with /tcp";
+    const ALLOWED: &str =
+        "a port of 1 to 65535 or a range such as 5070-5080, optionally with /tcp, or any";
     let text = node.text().unwrap_or_default();
     let text = match text.split_once('/') {
-        None if text == "any" => return unsupported(node, report, ALLOWED),
+        None if text == "any" => return Some((Port::ANY, Port::ANY)),
         None => text,
         Some((text, "tcp")) => text,
         Some((_, "udp")) => return unsupported(node, report, "TCP ports"),
@@ -107,19 +108,28 @@ fn listen(node: &Node, report: &mut Report<'_>) -> Option<(u16, u16)> {
 }
 
 /// One entry of `ports`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct PortEntry {
     first: u16,
     last: u16,
     target: Option<u16>,
+    /// Stands in for the cluster's `allow`.
+    pub allow: Option<Vec<Prefix>>,
 }
 
 impl PortEntry {
-    /// Every port of the entry, ascending.
-    pub fn expand(self) -> impl Iterator<Item = Port> {
+    /// Whether it is every port that is not served by its number.
+    pub fn is_any(&self) -> bool {
+        self.first == Port::ANY
+    }
+
+    /// Every port of the entry, ascending; `access` says who is let in.
+    pub fn expand(&self, access: u16) -> impl Iterator<Item = Port> {
+        let target = self.target;
         (self.first..=self.last).map(move |listen| Port {
             listen,
-            target: self.target.unwrap_or(listen),
+            target: target.unwrap_or(listen),
+            access,
         })
     }
 }
@@ -132,12 +142,11 @@ pub(super) fn ports(node: &Node, report: &mut Report<'_>) -> Option<PortEntry> {
             first,
             last,
             target: None,
+            allow: None,
         });
     }
     let fields = node.fields(&["listen", "target", "allow", "sticky"], report)?;
-    if let Some(allow) = fields.get("allow") {
-        super::gate::empty_list(allow, report);
-    }
+    let allow = fields.value("allow", report, super::sources::prefixes);
     fields.refuse_keys(&["sticky"], report);
     let target = fields.value("target", report, port);
     let (first, last) = fields.required("listen", "a port of 1 to 65535", report, listen)?;
@@ -146,10 +155,16 @@ pub(super) fn ports(node: &Node, report: &mut Report<'_>) -> Option<PortEntry> {
         report.wrong(&node.place, message);
         return None;
     }
+    if let (Some(node), true) = (fields.get("target"), first == Port::ANY) {
+        let message = "any port keeps its number: `target` needs a single `listen` port";
+        report.wrong(&node.place, message);
+        return None;
+    }
     Some(PortEntry {
         first,
         last,
         target,
+        allow,
     })
 }
 

@@ -8,17 +8,22 @@ use super::policy::{
     redispatch_after, refuse, slow_start, snat, sticky, timeouts,
 };
 use super::problem::{Place, Report};
+use super::sources::{access, new_connections};
 use super::tree::Node;
 use super::value::{name, number, word};
 use super::{check, gate};
 use crate::model::{
-    Balance, Cluster, Fragments, Persist, Port, RemovedAction, Snat, Unknown, Unserved,
+    Balance, Cluster, Fragments, Persist, Port, Prefix, RemovedAction, Snat, Unknown, Unserved,
 };
 
-const OWN_KEYS: [&str; 19] = [
+const OWN_KEYS: [&str; 23] = [
     "name",
     "vips",
     "ports",
+    "from",
+    "allow",
+    "deny",
+    "new_connections",
     "balance",
     "sticky",
     "snat",
@@ -79,11 +84,33 @@ pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Op
         .unzip();
     let mut served: Vec<Port> = Vec::new();
     let mut port_entry = Vec::new();
+    let mut port_allow: Vec<Vec<Prefix>> = Vec::new();
+    let is_closed = fields.get("allow").is_some_and(|n| !n.is_empty_list());
     for (i, item) in port_items.iter().enumerate() {
         // More than there are: some are listed twice, which is found later.
         let is_full = served.len() > usize::from(u16::MAX);
         if let (Some(entry), false) = (ports(item, report), is_full) {
-            served.extend(entry.expand());
+            let closed = entry
+                .allow
+                .as_ref()
+                .map_or(is_closed, |own| !own.is_empty());
+            if is_real && entry.is_any() && !closed {
+                let message =
+                    "any port needs an `allow` that is not empty, its own or the cluster's";
+                report.wrong(&item.place, message);
+            }
+            let access = match &entry.allow {
+                None => 0,
+                Some(own) => {
+                    let at = port_allow.iter().position(|known| known == own);
+                    let at = at.unwrap_or(port_allow.len());
+                    if at == port_allow.len() {
+                        port_allow.push(own.clone());
+                    }
+                    at as u16 + 1
+                }
+            };
+            served.extend(entry.expand(access));
             port_entry.resize(served.len(), i);
         }
     }
@@ -100,9 +127,19 @@ pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Op
         report.warn(&node.place, message);
     }
     for server in &mut servers {
-        let first = served.first().map_or(0, |p| p.target);
+        let first = served.iter().find(|p| p.listen != Port::ANY);
+        let first = first.map_or(0, |p| p.target);
         let port = server.backend.port.unwrap_or(first);
         server.backend.check = server.check.clone().map(|c| c.on(port));
+        let lacks = server
+            .backend
+            .check
+            .as_ref()
+            .is_some_and(|check| check.port == 0);
+        if is_real && lacks && !served.is_empty() {
+            let message = "its check needs a `port`: no port is served by its number";
+            report.wrong(&server.name, message);
+        }
     }
     let (pool, snat_places) = fields
         .value("snat", report, snat)
@@ -112,6 +149,8 @@ pub(super) fn cluster(node: &Node, is_real: bool, report: &mut Report<'_>) -> Op
         name: cluster_name.unwrap_or_default(),
         vips,
         ports: served,
+        access: access(fields, port_allow, report),
+        new_connections: new_connections(fields.get("new_connections"), report),
         balance: fields
             .value("balance", report, balance)
             .unwrap_or(Balance::LeastConn),

@@ -17,6 +17,7 @@ mod policy;
 mod problem;
 mod render;
 mod semantic;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::value::show_duration;
 use super::{Loaded, Warning};
 use crate::model::bill::{Bill, SnatRow};
-use crate::model::{Cluster, DownAction, Persist, RemovedAction};
+use crate::model::{Cluster, DownAction, Persist, Port, RemovedAction};
 
 /// The answer of `check --json` for a valid file; for an invalid one it is
 /// [`Problems`](super::Problems).
@@ -160,13 +160,13 @@ fn is_one_line(a: &SnatRow, b: &SnatRow) -> bool {
 fn show_ports(rows: &[SnatRow]) -> String {
     const SHOWN: usize = 6;
     let runs: Vec<&[SnatRow]> = rows
-        .chunk_by(|a, b| a.port.checked_add(1) == Some(b.port))
+        .chunk_by(|a, b| a.port != Port::ANY && a.port.checked_add(1) == Some(b.port))
         .collect();
     let mut parts: Vec<String> = runs
         .iter()
         .take(SHOWN)
         .map(|run| match run {
-            [only] => only.port.to_string(),
+            [only] => Port::name(only.port),
             [first, .., last] => format!("{}-{}", first.port, last.port),
             [] => String::new(),
         })

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use super::cluster::Decoded;
 use super::host::MAX_FLOWS;
 use super::problem::{Place, Report};
-use crate::model::Tables;
+use crate::model::lists::shared;
+use crate::model::{Port, Prefix, Tables};
 
 /// Checks within each cluster and between them.
 pub(super) fn check(clusters: &[Decoded], tables: Tables, report: &mut Report<'_>) {
@@ -65,7 +66,11 @@ fn within(decoded: &Decoded, report: &mut Report<'_>) {
         // Once for each entry, not for each port of a range.
         if let (true, Some(at)) = (first != *entry && reported != Some(*entry), at) {
             reported = Some(*entry);
-            let message = format!("port {} is listed already, {}", port.listen, show(at));
+            let message = format!(
+                "port {} is listed already, {}",
+                Port::name(port.listen),
+                show(at)
+            );
             report.wrong(place, message);
         }
     }
@@ -105,7 +110,7 @@ fn parent(path: &str) -> String {
     path.get(..cut).unwrap_or_default().to_owned()
 }
 
-/// No VIP:port may belong to two clusters. Port arrays per VIP, because
+/// No VIP:port may belong to two clusters for the same prefix. Port arrays per VIP, because
 /// clusters may serve ranges of tens of thousands of ports.
 fn served_once(clusters: &[Decoded], report: &mut Report<'_>) {
     let mut by_vip: HashMap<IpAddr, Vec<(usize, &Place)>> = HashMap::new();
@@ -135,7 +140,15 @@ fn served_once_at(
     clusters: &[Decoded],
     report: &mut Report<'_>,
 ) {
-    let mut owner: Vec<Option<(Claim<'_>, usize)>> = vec![None; 1 << 16];
+    let mut owners: Vec<Vec<(Claim<'_>, usize)>> = vec![Vec::new(); 1 << 16];
+    // Between two clusters, what both serve.
+    let mut both: HashMap<(usize, usize), Option<Prefix>> = HashMap::new();
+    let mut both = |i: usize, j: usize| {
+        let from = |at: usize| clusters.get(at).map_or(&[][..], |c| &c.cluster.access.from);
+        *both
+            .entry((i, j))
+            .or_insert_with(|| shared(from(i), from(j)))
+    };
     for (i, vip_place) in users {
         let Some(decoded) = clusters.get(*i) else {
             continue;
@@ -143,22 +156,28 @@ fn served_once_at(
         let mut reported = None;
         for (port, entry) in decoded.cluster.ports.iter().zip(&decoded.port_entry) {
             let place = decoded.port_entries.get(*entry).unwrap_or(vip_place);
-            let Some(slot) = owner.get_mut(usize::from(port.listen)) else {
+            let Some(owners) = owners.get_mut(usize::from(port.listen)) else {
                 continue;
             };
             let claim = [place, *vip_place, &decoded.name];
-            match slot {
-                // Once for each entry, not for each port of a range.
-                Some((first, j)) if j != i && reported != Some(*entry) => {
-                    reported = Some(*entry);
-                    let (here, there) = tell_apart(claim, *first);
-                    let message =
-                        format!("{vip}:{} is served already, {}", port.listen, show(there));
-                    report.wrong(here, message);
-                }
-                Some(_) => {}
-                None => *slot = Some((claim, *i)),
+            let others = owners.iter().filter(|(_, j)| j != i);
+            let mut served = others.filter_map(|(first, j)| Some((*first, both(*j, *i)?)));
+            // Once for each entry, not for each port of a range.
+            if let (Some((first, prefix)), true) = (served.next(), reported != Some(*entry)) {
+                reported = Some(*entry);
+                let (here, there) = tell_apart(claim, first);
+                let whom = match prefix {
+                    Prefix::EVERYONE => String::new(),
+                    prefix => format!(" for {prefix}"),
+                };
+                let message = format!(
+                    "{vip}:{} is served already{whom}, {}",
+                    Port::name(port.listen),
+                    show(there)
+                );
+                report.wrong(here, message);
             }
+            owners.push((claim, *i));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use aya::maps::MapError;
 use ocs_lb_common::abi::{Cluster, Settings};
 
+use super::lists::Placed;
 use super::load::Maps;
 use super::write::{is_full, patient};
 use crate::model::edits::MapEdit;
@@ -23,6 +24,7 @@ pub(super) fn error(map: &'static str) -> impl Fn(MapError) -> ApplyError {
         map,
         hint: match (map, is_full(&source)) {
             ("SERVICES4" | "ADDRESSES4", true) => ": too many VIPs and ports for its size",
+            ("ACCESS4", _) => ": the lists of `from`, `allow` and `deny`",
             ("NEXT_HOP_IDS4", true) => ": too many neighbours for its size",
             ("LINKS", true) => ": too many interfaces for its size",
             _ => "",
@@ -43,6 +45,8 @@ pub fn apply(maps: &mut Maps, edit: &MapEdit) -> Result<(), ApplyError> {
         MapEdit::Service(key, service) => {
             patient(|| maps.services.insert(key, service, 0)).map_err(error("SERVICES4"))
         }
+        // Lists have their numbers before anything is written: see `sync`.
+        MapEdit::List(..) => Ok(()),
         MapEdit::Backend(index, backend) => {
             patient(|| maps.backends.set(*index, *backend, 0)).map_err(error("BACKENDS4"))
         }
@@ -69,22 +73,33 @@ pub fn set_backends(maps: &mut Maps, edits: &[MapEdit]) -> Result<(), ApplyError
 /// # Errors
 /// The map's; what was written before holds then.
 pub fn sync(maps: &mut Maps, edits: &[MapEdit]) -> Result<usize, ApplyError> {
-    for edit in edits {
-        if !matches!(edit, MapEdit::Backend(..)) {
-            apply(maps, edit)?;
-        }
-    }
+    let before = numbers(maps)?;
+    let edits = maps.placed.place(&mut maps.lists, edits, &before)?;
     let (mut services, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-    for edit in edits {
+    let mut lists = BTreeSet::new();
+    for edit in &edits {
         match edit {
-            MapEdit::Service(key, _) => {
+            MapEdit::Service(key, service) => {
                 services.insert(*key);
+                lists.insert(service.access);
             }
             MapEdit::Address(address, _) => {
                 addresses.insert(*address);
             }
-            MapEdit::Backend(..) => {}
+            MapEdit::Backend(..) | MapEdit::List(..) => {}
         }
+    }
+    // What a list may choose is there before the service that has the list.
+    let is_chosen = |edit: &MapEdit| matches!(edit, MapEdit::Service(key, _) if key.choice != 0);
+    let (first, then): (Vec<_>, Vec<_>) = edits
+        .iter()
+        .filter(|edit| !matches!(edit, MapEdit::Backend(..)))
+        .partition(|edit| is_chosen(edit));
+    for edit in first.into_iter().chain(then) {
+        apply(maps, edit)?;
+    }
+    if !before.is_empty() {
+        Placed::wait(&mut maps.lists)?;
     }
     // A packet meets no address whose services are gone half-way.
     let gone = gone(maps.addresses.keys(), &addresses).map_err(error("ADDRESSES4"))?;
@@ -97,7 +112,20 @@ pub fn sync(maps: &mut Maps, edits: &[MapEdit]) -> Result<usize, ApplyError> {
     for key in stale {
         patient(|| maps.services.remove(&key)).map_err(error("SERVICES4"))?;
     }
+    maps.placed.release(&mut maps.lists, &lists, &before)?;
     Ok(removed)
+}
+
+/// Numbers of the lists that services have now.
+fn numbers(maps: &Maps) -> Result<BTreeSet<u16>, ApplyError> {
+    let mut found = BTreeSet::new();
+    for entry in maps.services.iter() {
+        let (_, service) = entry.map_err(error("SERVICES4"))?;
+        if service.access != 0 {
+            found.insert(service.access);
+        }
+    }
+    Ok(found)
 }
 
 fn gone<K: Ord>(

@@ -9,12 +9,13 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use ocs_lb_common::abi::{
     AddressFlags, Backend, Cluster, ClusterLoad, Correction, Flow, FlowKey, KillReport,
     KillRequest, LinkInfo, NextHop, NextHopKey, Pending, PortMap, Recount, Service, ServiceKey,
-    Settings, SnatKey, StickyKey, StickyValue,
+    Settings, SnatKey, SourceKey, StickyKey, StickyValue,
 };
 use ocs_lb_common::address::V4;
 use ocs_lb_common::sweep::Report;
 
 use super::identity::{self, Identity};
+use super::lists::{LISTS, Outer, Placed};
 use super::pins::Pins;
 use super::reuse;
 use super::sticky_tables::{STICKY, Table, sticky_tables};
@@ -81,6 +82,10 @@ pub struct Maps {
     pub flows: HashMap<MapData, FlowKey<V4>, Flow<V4>>,
     pub addresses: HashMap<MapData, V4, AddressFlags>,
     pub services: HashMap<MapData, ServiceKey<V4>, Service>,
+    /// Lists of sources, by the number that services have.
+    pub lists: Outer,
+    pub placed: Placed,
+    pub sources: HashMap<MapData, SourceKey<V4>, u64>,
     pub backends: Array<MapData, Backend<V4>>,
     /// By cluster id; the outer map holds them for the datapath.
     pub sticky: Vec<StickyTable>,
@@ -377,6 +382,9 @@ fn take_maps(ebpf: &mut Ebpf, sticky: Vec<StickyTable>) -> Result<Maps, LoadErro
         flows: take(ebpf, "FLOWS4")?,
         addresses: take(ebpf, "ADDRESSES4")?,
         services: take(ebpf, "SERVICES4")?,
+        lists: take(ebpf, LISTS)?,
+        placed: Placed::default(),
+        sources: take(ebpf, "SOURCES4")?,
         backends: take(ebpf, "BACKENDS4")?,
         sticky,
         pending_sticky: take(ebpf, "PENDING_STICKY4")?,

@@ -14,6 +14,7 @@ mod hook;
 pub mod identity;
 pub mod kill;
 pub mod kills;
+pub mod lists;
 pub mod load;
 pub mod log;
 mod look;

@@ -16,7 +16,7 @@ use super::attach::Attached;
 use super::load::Maps;
 use crate::model::edits::Reach;
 use crate::model::snat::range_len;
-use crate::model::{Backend, Cluster, Model};
+use crate::model::{Backend, Cluster, Model, Port};
 use crate::snapshot::{FlowView, InterfaceView, SnatView, StickyView};
 
 /// The counts of a cluster.
@@ -109,7 +109,10 @@ fn uses(cluster: &Cluster, backend: &Backend, reach: &Reach, key: &SnatKey<V4>) 
     let dialled = match backend.port {
         Some(fixed) => fixed == port,
         // A retired cluster has no ports any more.
-        None => cluster.retired || cluster.ports.iter().any(|served| served.target == port),
+        None => {
+            let is = |served: &Port| served.target == port || served.listen == Port::ANY;
+            cluster.retired || cluster.ports.iter().any(is)
+        }
     };
     dialled
         && backend.address == IpAddr::from(Ipv4Addr::from(key.backend.0))

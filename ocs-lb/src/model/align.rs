@@ -9,8 +9,8 @@ use std::time::Duration;
 use ocs_lb_common::abi::MAX_BACKENDS;
 
 use super::{
-    Backend, Balance, Cluster, DownAction, Fragments, MAX_CLUSTERS, Model, OnBackendDown, Persist,
-    Refuse, RefuseAction, RemovedAction, Snat, Timeouts, Unknown, Unserved,
+    Access, Backend, Balance, Cluster, DownAction, Fragments, MAX_CLUSTERS, Model, NewConnections,
+    OnBackendDown, Persist, Refuse, RefuseAction, RemovedAction, Snat, Timeouts, Unknown, Unserved,
 };
 
 /// What names the ids of clusters and backends had.
@@ -200,6 +200,7 @@ fn retired_cluster(name: &str, running: Option<&Cluster>) -> Cluster {
     Cluster {
         vips: Vec::new(),
         ports: Vec::new(),
+        access: Access::default(),
         backends: Vec::new(),
         retired: true,
         ..was
@@ -231,6 +232,8 @@ fn stub(name: &str) -> Cluster {
         name: name.to_owned(),
         vips: Vec::new(),
         ports: Vec::new(),
+        access: Access::default(),
+        new_connections: NewConnections::default(),
         balance: Balance::LeastConn,
         sticky: None,
         snat: Snat::Auto,

@@ -11,7 +11,7 @@ use ocs_lb_common::address::V4;
 
 use super::sizes::Sizes;
 use super::snat::{auto_range, range_len};
-use super::{Cluster, Model, Snat};
+use super::{Cluster, Model, Port, Snat};
 
 /// Flows that rest after their end, beyond the live limit.
 pub const RESTING: u64 = 65_536;
@@ -111,7 +111,8 @@ fn maps(sizes: &Sizes) -> Vec<MapRow> {
         array("RESTING4", abi::RESTING, size_of::<abi::FlowKey<V4>>()),
         array("PORT_MAPS", sizes.port_maps, size_of::<PortMap>()),
         hash("DESTINATIONS4", sizes.port_maps, 12, 4),
-        hash("SERVICES4", sizes.services, 8, 4),
+        hash("SERVICES4", sizes.services, 8, 8),
+        hash("SOURCES4", abi::SOURCES, 8, 8),
         hash("ADDRESSES4", sizes.addresses, 4, 4),
         hash("NEXT_HOP_IDS4", 65_536, 8, 4),
         array("NEXT_HOPS", 65_536, size_of::<NextHop>()),
@@ -154,7 +155,12 @@ fn served_ports(model: &Model) -> HashMap<IpAddr, BTreeSet<u16>> {
     for cluster in &model.clusters {
         for vip in &cluster.vips {
             let ports = served.entry(vip.address).or_default();
-            ports.extend(cluster.ports.iter().map(|p| p.listen));
+            for port in &cluster.ports {
+                match port.listen {
+                    Port::ANY => ports.extend(1..=u16::MAX),
+                    number => ports.extend([number]),
+                }
+            }
         }
     }
     served

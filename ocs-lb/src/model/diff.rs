@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use super::show::duration;
-use super::{Backend, Check, CheckKind, Cluster, Interfaces, Model, Port, Snat, Tls, Vip};
+use super::{Backend, Check, CheckKind, Cluster, Interfaces, Model, Port, Prefix, Snat, Tls, Vip};
 
 /// A key of the file and its value as text.
 type Key = (&'static str, String);
@@ -133,6 +133,8 @@ fn keys(cluster: &Cluster) -> Vec<Key> {
         name: _,
         vips,
         ports,
+        access,
+        new_connections,
         balance,
         sticky,
         snat,
@@ -155,6 +157,19 @@ fn keys(cluster: &Cluster) -> Vec<Key> {
     vec![
         ("vips", list(vips.iter().map(show_vip), "none")),
         ("ports", show_ports(ports)),
+        (
+            "ports[].allow",
+            list(access.ports.iter().map(|l| show_prefixes(l)), "none"),
+        ),
+        ("from", show_prefixes(&access.from)),
+        ("allow", show_prefixes(&access.allow)),
+        ("deny", show_prefixes(&access.deny)),
+        (
+            "new_connections.per_source",
+            new_connections.per_source.to_string(),
+        ),
+        ("new_connections.total", new_connections.total.to_string()),
+        ("new_connections.burst", duration(new_connections.burst)),
         ("balance", word(balance)),
         ("sticky", sticky),
         ("persist", word(persist)),
@@ -300,15 +315,32 @@ fn show_vip(vip: &Vip) -> String {
 /// `443, 5070-5080, 444 to 4443`.
 fn show_ports(ports: &[Port]) -> String {
     let is_run = |a: &Port, b: &Port| {
-        let follows = a.listen.checked_add(1) == Some(b.listen);
-        follows && a.listen == a.target && b.listen == b.target
+        let follows = a.listen.checked_add(1) == Some(b.listen) && a.listen != Port::ANY;
+        follows && a.access == b.access && a.listen == a.target && b.listen == b.target
     };
     let shown = ports.chunk_by(is_run).map(|run| match run {
         [first, .., last] => format!("{}-{}", first.listen, last.listen),
         [one] if one.listen != one.target => format!("{} to {}", one.listen, one.target),
-        _ => list(run.iter().map(|port| port.listen.to_string()), "none"),
+        _ => list(run.iter().map(|port| Port::name(port.listen)), "none"),
     });
     list(shown, "none")
+}
+
+/// Few as they are, many as their number and what tells them from others.
+fn show_prefixes(prefixes: &[Prefix]) -> String {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+    const SHOWN: usize = 8;
+    if prefixes.len() <= SHOWN {
+        return format!("[{}]", list(prefixes.iter().map(ToString::to_string), ""));
+    }
+    let mut hasher = DefaultHasher::new();
+    prefixes.hash(&mut hasher);
+    format!(
+        "{} prefixes ({:08x})",
+        prefixes.len(),
+        hasher.finish() as u32
+    )
 }
 
 fn show_snat(snat: &Snat) -> String {

@@ -1,18 +1,26 @@
 //! From a model and what the network says, to the datapath's maps: pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use ocs_lb_common::abi::{self, AddressFlags, SNAT_ADDRESSES, Service, ServiceKey, backend_index};
+use ocs_lb_common::abi::{
+    self, ACCESS_LISTS, AddressFlags, SNAT_ADDRESSES, Service, ServiceKey, backend_index, choice,
+};
+use ocs_lb_common::access::Cell;
 use ocs_lb_common::address::{Be16, V4};
 
-use super::{Cluster, Fragments, Model, Unserved};
+use super::lists::{Ranges, allowed, cells, chosen};
+use super::{Cluster, Fragments, Model, Port, Prefix, Unserved};
 
 /// One write to a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MapEdit {
     /// One of our addresses.
     Address(V4, AddressFlags),
+    /// A list of sources: the number that services of the same edits have for
+    /// it, from 1 on, and its cells.
+    List(u16, Arc<[Cell<V4>]>),
     /// A served port.
     Service(ServiceKey<V4>, Service),
     /// A backend's record, by [`backend_index`].
@@ -40,6 +48,26 @@ pub enum PlanError {
         cluster: String,
         /// How many it has.
         count: usize,
+    },
+    /// More lists than the datapath has room for.
+    #[error(
+        "more than {} different lists of `from`, `allow` and `deny`; allowed: at most that many",
+        ACCESS_LISTS - 1
+    )]
+    Lists,
+    /// A cluster whose id cannot be chosen.
+    #[error("cluster {0} is the 256th, which `from` cannot choose; allowed: the first 255")]
+    Choice(String),
+    /// Every port of an address is served, and it is to give SNAT ports too.
+    #[error(
+        "cluster {cluster} serves any port of {address}, which is also a SNAT address: \
+         no port is left there; allowed: another SNAT address"
+    )]
+    AnyIsSnat {
+        /// The cluster.
+        cluster: String,
+        /// The address.
+        address: Ipv4Addr,
     },
     /// IPv6, which is not wired.
     #[error("{0} is IPv6, which this version does not serve")]
@@ -77,17 +105,13 @@ pub fn plan(
                 flags.bits |= AddressFlags::FRAGMENTS;
             }
             flags.unserved = unserved(cluster.unserved, is_host(address, host)) as u8;
-            for port in &cluster.ports {
-                edits.push(MapEdit::Service(
-                    ServiceKey::tcp(address, Be16::new(port.listen)),
-                    Service {
-                        cluster: id as u16,
-                        target_port: Be16::new(port.target),
-                    },
-                ));
+            if cluster.ports.iter().any(|port| port.listen == Port::ANY) {
+                flags.bits |= AddressFlags::ANY;
             }
         }
     }
+    any_is_no_snat(model, &addresses)?;
+    edits.extend(services(model)?);
     // Addresses last: a packet meets a service only once its address is ours.
     for (address, mut flags) in addresses {
         if is_host(address, host) {
@@ -97,6 +121,134 @@ pub fn plan(
         edits.push(MapEdit::Address(address, flags));
     }
     Ok(edits)
+}
+
+fn any_is_no_snat(model: &Model, addresses: &BTreeMap<V4, AddressFlags>) -> Result<(), PlanError> {
+    for cluster in &model.clusters {
+        if !cluster.ports.iter().any(|port| port.listen == Port::ANY) {
+            continue;
+        }
+        for vip in &cluster.vips {
+            let address = v4(vip.address)?;
+            let flags = addresses.get(&address).copied().unwrap_or_default();
+            if flags.any(AddressFlags::SNAT) {
+                return Err(PlanError::AnyIsSnat {
+                    cluster: cluster.name.clone(),
+                    address: Ipv4Addr::from(address.0),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lists that services share, each once.
+#[derive(Default)]
+struct Lists {
+    edits: Vec<MapEdit>,
+    numbers: HashMap<Ranges, u16>,
+    /// By cluster id and [`Port::access`].
+    allowed: HashMap<(usize, u16), u16>,
+    /// By the ids of the clusters that are chosen from.
+    chosen: HashMap<Vec<usize>, u16>,
+}
+
+impl Lists {
+    fn number(&mut self, ranges: Ranges) -> Result<u16, PlanError> {
+        if let Some(number) = self.numbers.get(&ranges) {
+            return Ok(*number);
+        }
+        let number = self.numbers.len() as u32 + 1;
+        if number >= ACCESS_LISTS {
+            return Err(PlanError::Lists);
+        }
+        let number = number as u16;
+        self.edits
+            .push(MapEdit::List(number, cells(&ranges).into()));
+        self.numbers.insert(ranges, number);
+        Ok(number)
+    }
+
+    /// Who is let in on a port of a cluster; 0 is everyone.
+    fn allowed(&mut self, id: usize, cluster: &Cluster, access: u16) -> Result<u16, PlanError> {
+        if let Some(number) = self.allowed.get(&(id, access)) {
+            return Ok(*number);
+        }
+        let number = match allowed(cluster.access.allow(access), &cluster.access.deny)? {
+            Some(ranges) => self.number(ranges)?,
+            None => 0,
+        };
+        self.allowed.insert((id, access), number);
+        Ok(number)
+    }
+
+    /// Which of these clusters serves whom.
+    fn chosen(&mut self, model: &Model, ids: Vec<usize>) -> Result<u16, PlanError> {
+        if let Some(number) = self.chosen.get(&ids) {
+            return Ok(*number);
+        }
+        let mut prefixes = Vec::new();
+        for id in &ids {
+            let cluster = &model.clusters[*id];
+            let value =
+                choice(*id as u16).ok_or_else(|| PlanError::Choice(cluster.name.clone()))?;
+            let from = match cluster.access.from.as_slice() {
+                [] => &[Prefix::EVERYONE][..],
+                from => from,
+            };
+            prefixes.extend(from.iter().map(|prefix| (prefix, u32::from(value))));
+        }
+        let number = self.number(chosen(prefixes.into_iter())?)?;
+        self.chosen.insert(ids, number);
+        Ok(number)
+    }
+}
+
+/// Lists and services: a port of a VIP that one cluster serves for everyone is
+/// one service; otherwise one of each cluster, and one that chooses.
+fn services(model: &Model) -> Result<Vec<MapEdit>, PlanError> {
+    let mut ports: BTreeMap<ServiceKey<V4>, Vec<(usize, Port)>> = BTreeMap::new();
+    for (id, cluster) in model.clusters.iter().enumerate() {
+        for vip in &cluster.vips {
+            let address = v4(vip.address)?;
+            for port in &cluster.ports {
+                let key = ServiceKey::tcp(address, Be16::new(port.listen));
+                ports.entry(key).or_default().push((id, *port));
+            }
+        }
+    }
+    let mut lists = Lists::default();
+    let mut edits = Vec::new();
+    for (key, served) in ports {
+        let mut of = |id: usize, port: Port| {
+            Ok(Service {
+                access: lists.allowed(id, &model.clusters[id], port.access)?,
+                ..Service::of(id as u16, Be16::new(port.target))
+            })
+        };
+        if let [(id, port)] = served[..]
+            && model.clusters[id].access.from.is_empty()
+        {
+            edits.push(MapEdit::Service(key, of(id, port)?));
+            continue;
+        }
+        let mut ids = Vec::new();
+        for (id, port) in served {
+            let name = || PlanError::Choice(model.clusters[id].name.clone());
+            let value = choice(id as u16).ok_or_else(name)?;
+            edits.push(MapEdit::Service(key.chosen(value.into()), of(id, port)?));
+            ids.push(id);
+        }
+        let chooses = Service {
+            access: lists.chosen(model, ids)?,
+            flags: Service::BY_SOURCE,
+            ..Service::default()
+        };
+        edits.push(MapEdit::Service(key, chooses));
+    }
+    // A service finds its list.
+    lists.edits.extend(edits);
+    Ok(lists.edits)
 }
 
 /// VIPs whose `fragments: kernel` has no effect on this host: with the address

@@ -3,6 +3,7 @@
 //!
 //! Pure values: nothing here knows aya, tokio, a file or a clock.
 
+mod access;
 pub mod align;
 pub mod attach;
 mod backend_word;
@@ -15,6 +16,7 @@ pub mod edits;
 mod failure;
 pub mod guard;
 pub mod kills;
+pub mod lists;
 mod names;
 pub mod policy;
 pub mod pressure;
@@ -25,6 +27,7 @@ pub mod snat;
 pub mod standing;
 pub mod ways;
 
+pub use access::{Access, NewConnections, Prefix};
 pub use backend_word::{BackendSetting, BackendState, BackendWord, MAX_WEIGHT};
 #[cfg(test)]
 pub(crate) use check::test_check;
@@ -119,6 +122,10 @@ pub struct Cluster {
     pub vips: Vec<Vip>,
     /// Served TCP ports, ascending by `listen`.
     pub ports: Vec<Port>,
+    /// Whom it serves and lets in.
+    pub access: Access,
+    /// How fast it takes new connections.
+    pub new_connections: NewConnections,
     /// How a new flow without a sticky entry finds its backend.
     pub balance: Balance,
     /// Source stickiness; `None` is off.
@@ -168,10 +175,28 @@ pub struct Vip {
 /// A served port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
-    /// Port on the VIP, host order.
+    /// Port on the VIP, host order, or [`Port::ANY`].
     pub listen: u16,
     /// Port on the backend, host order; equal to `listen` unless the file maps it.
     pub target: u16,
+    /// Who is let in: 0 is the cluster's `allow`, else one more than an index
+    /// of [`Access::ports`].
+    pub access: u16,
+}
+
+impl Port {
+    /// Stands for every port that no cluster of the VIP serves by its number.
+    pub const ANY: u16 = 0;
+    /// Ports of `any` towards each backend that there is room for.
+    pub const ANY_USED: usize = 1024;
+
+    /// How the file writes it.
+    pub fn name(listen: u16) -> String {
+        match listen {
+            Self::ANY => "any".to_owned(),
+            number => number.to_string(),
+        }
+    }
 }
 
 /// The algorithm of a cluster.
@@ -351,7 +376,10 @@ pub(crate) fn test_cluster(backends: &[(u16, bool)]) -> Cluster {
         ports: vec![Port {
             listen: 5061,
             target: 5061,
+            access: 0,
         }],
+        access: Access::default(),
+        new_connections: NewConnections::default(),
         balance: Balance::LeastConn,
         sticky: None,
         snat: Snat::Auto,

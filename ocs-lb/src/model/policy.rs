@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ocs_lb_common::abi::{self, Slot};
+use ocs_lb_common::limit::interval;
 use ocs_lb_common::select::stride;
 use ocs_lb_common::ticks::duration;
 
@@ -158,6 +159,10 @@ pub fn cluster(cluster: &Cluster, standings: &[Standing], host: Host) -> abi::Cl
         refuse_limit: refuse(cluster.refuse.limit),
         refuse_snat: refuse(cluster.refuse.snat),
         refuse_no_backend: refuse(cluster.refuse.no_backend),
+        refuse_deny: refuse(cluster.refuse.deny),
+        rate_total: interval(cluster.new_connections.total),
+        rate_source: interval(cluster.new_connections.per_source),
+        rate_burst: u32::try_from(cluster.new_connections.burst.as_nanos()).unwrap_or(u32::MAX),
         unknown: match host.unknown.unwrap_or(cluster.unknown) {
             Unknown::Reset => abi::Unknown::Reset,
             Unknown::Drop => abi::Unknown::Drop,

@@ -3,7 +3,7 @@
 use ocs_lb_common::ticks::duration;
 
 use super::bill::flow_entries;
-use super::{Cluster, Model, Snat};
+use super::{Cluster, Model, Port, Snat};
 
 /// Slots of the SNAT slab beyond what the configuration needs: two CPUs that
 /// create one destination at once waste one.
@@ -48,13 +48,17 @@ impl Sizes {
                     Snat::Auto => 1,
                     Snat::Pool { addresses, .. } => addresses.len(),
                 };
-                (addresses * cluster.backends.len() * cluster.ports.len()) as u64
+                (addresses * cluster.backends.len() * ports_used(cluster)) as u64
             })
             .sum();
         let services: u64 = model
             .clusters
             .iter()
-            .map(|cluster| (cluster.vips.len() * cluster.ports.len()) as u64)
+            .map(|cluster| {
+                // Where the source chooses, a service that does so, too.
+                let each = 1 + usize::from(!cluster.access.from.is_empty());
+                (cluster.vips.len() * cluster.ports.len() * each) as u64
+            })
             .sum();
         let addresses: u64 = model
             .clusters
@@ -106,6 +110,13 @@ impl Sizes {
             ("DESTINATIONS4", self.port_maps),
         ]
     }
+}
+
+/// Ports of each backend that flows may go to.
+fn ports_used(cluster: &Cluster) -> usize {
+    let any = |port: &&Port| port.listen == Port::ANY;
+    let any = cluster.ports.iter().find(any);
+    cluster.ports.len() + any.map_or(0, |_| Port::ANY_USED)
 }
 
 fn shortest_timeout(cluster: &Cluster) -> u32 {

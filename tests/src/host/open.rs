@@ -1,11 +1,12 @@
 //! New flows on the host, as `open.rs` and `ring.rs` of the programs.
 
 use ocs_lb_common::abi::{
-    FIRST_LEARNED, OPTIONS, Pending, REVERSE, RefuseAction, STRIPPED, ServiceKey,
+    AddressFlags, FIRST_LEARNED, OPTIONS, Pending, REVERSE, RefuseAction, STRIPPED, ServiceKey,
 };
 use ocs_lb_common::abi::{NextHop, Reason, TRIED};
+use ocs_lb_common::access::ALLOWED;
 use ocs_lb_common::address::V4;
-use ocs_lb_common::classify::{Class, NoFlow, classify, without_flow};
+use ocs_lb_common::classify::{Class, NoFlow, classify, kept_out, service, without_flow};
 use ocs_lb_common::parse::Packet;
 use ocs_lb_common::redispatch::{opening, save};
 use ocs_lb_common::select;
@@ -38,14 +39,29 @@ impl Datapath {
             self.source(&key.source)?;
         }
         let service_key = ServiceKey::tcp(key.destination, key.destination_port);
-        let service = address.and_then(|_| self.services.get(&service_key).copied());
+        let service = address.and_then(|address| {
+            service(
+                service_key,
+                address.any(AddressFlags::ANY),
+                &key.source,
+                |key| self.services.get(key).copied(),
+                |list, source| self.listed(list, source),
+            )
+        });
         let (service, address) = match classify(address, service, packet.segment.flags) {
             Class::Served(service, address) => (service, address),
             Class::Ends(verdict) => return Err(verdict.into()),
             Class::Reset => return Err(Stop::Reset),
         };
-        match without_flow(packet.segment.flags, &self.cluster, address) {
+        let flags = packet.segment.flags;
+        let allowed = service.access == 0 || self.listed(service.access, &key.source) == ALLOWED;
+        match without_flow(flags, &self.cluster, address, allowed) {
             NoFlow::Open => {}
+            NoFlow::Denied => {
+                self.load.refused_deny += u64::from(flags.is_open());
+                let action = kept_out(flags, &self.cluster);
+                return Err(refuse(action as u8, Verdict::Denied));
+            }
             NoFlow::Ends(verdict) => return Err(verdict.into()),
             NoFlow::Reset => return Err(Stop::Reset),
         }
@@ -57,6 +73,8 @@ impl Datapath {
             return Err(refuse(self.cluster.refuse_limit, Verdict::Limit));
         }
         let back = self.next_hop(key.source)?;
+        self.paced(key.source, now)
+            .map_err(|verdict| refuse(self.cluster.refuse_limit, verdict))?;
         let at = self.take_place(now);
         let options = {
             let frame = SliceFrame(bytes);
@@ -66,7 +84,7 @@ impl Datapath {
             key: *key,
             tried: [0; TRIED],
             opening: opening(packet.segment.seq, &options),
-            target_port: service.target_port,
+            target_port: service.target(key.destination_port),
         };
         let found = match self.find(&mut wanted, now) {
             Ok(found) => found,

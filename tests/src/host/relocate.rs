@@ -2,6 +2,7 @@
 
 use ocs_lb_common::abi::{Flow, Pending, Reason, ServiceKey, TRIED};
 use ocs_lb_common::address::V4;
+use ocs_lb_common::classify::service_of;
 use ocs_lb_common::icmp::Error;
 use ocs_lb_common::parse::Packet;
 use ocs_lb_common::redispatch::{
@@ -93,7 +94,9 @@ impl Datapath {
         reason: Reason,
     ) -> Option<Next> {
         let service = ServiceKey::tcp(pair.key.destination, pair.key.destination_port);
-        let service = self.services.get(&service)?;
+        let service = service_of(service, pair.forward.cluster, |key| {
+            self.services.get(key).copied()
+        })?;
         let blamed = reason != Reason::Refused || pending.early == 0;
         let mut tried = pending.tried;
         if blamed {
@@ -106,7 +109,7 @@ impl Datapath {
             blamed,
             pending,
             tried,
-            target_port: service.target_port,
+            target_port: service.target(pair.key.destination_port),
         })))
     }
 

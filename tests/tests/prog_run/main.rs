@@ -1,6 +1,7 @@
 //! Frames through the loaded program: verdict, whole output bytes, counters
 //! and map entries.
 
+mod access;
 mod ends;
 mod events;
 mod exhausted;

@@ -3,6 +3,7 @@
 mod any;
 mod invalid;
 mod several;
+mod sources;
 mod valid;
 
 use super::{Loaded, Problems, parse};

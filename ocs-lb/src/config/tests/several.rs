@@ -29,7 +29,7 @@ metrics: {listen: 7778}
             "t.yaml:2: interfaces[0].mode: fast is not allowed; allowed: auto, native, generic, tc",
             "t.yaml:4: clusters[0].name: \"web server\" is not allowed; allowed: 1 to 64 of the characters A-Z a-z 0-9 _ . -",
             "t.yaml:5: clusters[0].vips: [] is not allowed; allowed: at least one entry",
-            "t.yaml:6: clusters[0].ports[1]: 0 is not allowed; allowed: a port of 1 to 65535 or a range such as 5070-5080, optionally with /tcp",
+            "t.yaml:6: clusters[0].ports[1]: 0 is not allowed; allowed: a port of 1 to 65535 or a range such as 5070-5080, optionally with /tcp, or any",
             "t.yaml:7: clusters[0].balance: source is known but not supported by this version; allowed now: leastconn, roundrobin",
             "t.yaml:8: clusters[0].timeouts.serve: unknown key; did you mean `server`?",
             "t.yaml:8: clusters[0].timeouts.client: 0s is not allowed; allowed: 1ms to 168h, written as 500ms, 4s, 30m or 2h",

@@ -227,10 +227,12 @@ log: {level: trace}
     let same = |p| Port {
         listen: p,
         target: p,
+        access: 0,
     };
     let mapped = Port {
         listen: 443,
         target: 4443,
+        access: 0,
     };
     let want = [
         same(80),

@@ -14,34 +14,6 @@ fn known_and_not_supported() {
             "allowed now: none",
         ),
         (
-            "from",
-            Cluster("from: [10.0.0.0/8]"),
-            8,
-            "clusters[0].from",
-            "allowed now: []",
-        ),
-        (
-            "allow",
-            Cluster("allow: [10.0.0.0/8]"),
-            8,
-            "clusters[0].allow",
-            "allowed now: []",
-        ),
-        (
-            "deny",
-            Cluster("deny: [10.0.0.0/8]"),
-            8,
-            "clusters[0].deny",
-            "allowed now: []",
-        ),
-        (
-            "deny a word",
-            Cluster("deny: all"),
-            8,
-            "clusters[0].deny",
-            "all is not allowed",
-        ),
-        (
             "scope port",
             Cluster("sticky: {scope: port}"),
             8,
@@ -54,13 +26,6 @@ fn known_and_not_supported() {
             8,
             "clusters[0].sticky.scope",
             "allowed now: cluster",
-        ),
-        (
-            "new_connections",
-            Cluster("new_connections: {per_source: 10}"),
-            8,
-            "clusters[0].new_connections.per_source",
-            "allowed now: 0",
         ),
         (
             "udp",
