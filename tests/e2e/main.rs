@@ -2,6 +2,7 @@
 //! between, as users start it. They need root:
 //! `cargo build -p ocs-lb && cargo test -p ocs-lb-tests --test e2e -- --ignored --test-threads=1`.
 
+mod access;
 mod arms;
 mod changes;
 mod checks;
