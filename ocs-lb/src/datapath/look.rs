@@ -89,7 +89,7 @@ impl Owner {
                     ready,
                     weight: backend.weight,
                     effective_weight: share.map_or(weight, |share| scaled(weight, share)),
-                    throttle: share.map(|share| percent(share)),
+                    throttle: share.map(percent),
                     state_word: word.state,
                     said: Self::said_of(
                         words.and_then(|words| words.state.as_ref()),

@@ -106,9 +106,8 @@ impl Owner {
         if map.get(&(id as u32), 0)? != policy {
             self.write_policy(id)?;
         }
-        for slot in 0..standings.len() {
+        for (slot, mut standing) in standings.into_iter().enumerate() {
             let backend = &self.model.clusters[id].backends[slot];
-            let mut standing = standings[slot];
             if standing.settle(backend, now) {
                 self.health[id][slot].ramp = standing.ramp;
                 if !backend.slow_start.is_zero() && !backend.retired {
